@@ -1,0 +1,38 @@
+/**
+ * What a command is given instead of globals, so that every command runs the same in a test.
+ *
+ * Invariant: commands return an exit code or throw OperatorError; only main.ts ends the process.
+ */
+import type { Plugin } from "../contract/plugin.ts";
+import type { ExitCode } from "../errors.ts";
+
+export interface CliContext {
+  readonly version: string;
+  /** Bundled plugins, from registry.ts. */
+  readonly plugins: readonly Plugin[];
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  readonly stdinIsTerminal: boolean;
+  readonly stdoutIsTerminal: boolean;
+  /** Writes to standard output, as it is. */
+  out(text: string): void;
+  /** Writes to standard error, as it is. */
+  err(text: string): void;
+  /** All of standard input as text. */
+  readStdin(): Promise<string>;
+  /** Ends when the process is asked to stop (SIGTERM, SIGINT). */
+  readonly stop: AbortSignal;
+}
+
+/** Options that every command takes. */
+export interface CommonOptions {
+  /** `-c, --config FILE`. */
+  readonly config?: string;
+  /** `--json`. */
+  readonly json?: boolean;
+  /** `--no-color` gives false. */
+  readonly color?: boolean;
+}
+
+/** What a command's action is: it returns the exit code. */
+export type Action = (context: CliContext) => Promise<ExitCode> | ExitCode;

@@ -1,0 +1,39 @@
+/**
+ * The module `gatehouse`, as plugins import it: the whole published surface.
+ *
+ * Invariant: it needs nothing but itself and the schema library, so an external file needs no `node_modules`.
+ */
+
+export { z } from "zod";
+export { type CredentialSources, type FoundCredential, readCredential } from "./credential.ts";
+export type { Clock, Host, Log, LogFields, Migration } from "./host.ts";
+export {
+  ABSENT,
+  type Identity,
+  type Outcome,
+  REJECT_REASONS,
+  type RejectReason,
+  type Role,
+  UNKNOWN,
+} from "./outcome.ts";
+export {
+  type Challenge,
+  CONTRACT_VERSION,
+  type Condition,
+  definePlugin,
+  type Plugin,
+  type PluginCommand,
+  type Question,
+  type StrategyInstance,
+  type Surface,
+} from "./plugin.ts";
+export { parseDuration, parseSize } from "./quantity.ts";
+export type { AuthRequest, BodyHash, RequestHeaders } from "./request.ts";
+export { secret } from "./secret.ts";
+export {
+  type IssuedToken,
+  type TokenDraft,
+  TokenError,
+  type TokenRecord,
+  type TokenStore,
+} from "./tokens.ts";

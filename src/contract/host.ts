@@ -1,0 +1,61 @@
+/**
+ * The narrow set of capabilities handed to a plugin.
+ *
+ * Invariant: whatever a plugin can do to the outside it does through this object, so that logs are redacted,
+ * time can be tested and everything opened ends with the gateway.
+ */
+import type { Database } from "bun:sqlite";
+
+/** Structured facts of a log line. Credentials must never be among them. */
+export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
+
+/** `event` is a fixed name in dotted snake case (`token.imported`); details go into `fields`. */
+export interface Log {
+  debug(event: string, fields?: LogFields): void;
+  info(event: string, fields?: LogFields): void;
+  warn(event: string, fields?: LogFields): void;
+  error(event: string, fields?: LogFields): void;
+}
+
+/** The only source of time, so that tests can set it. */
+export interface Clock {
+  /** Epoch milliseconds. */
+  nowMs(): number;
+}
+
+/** One step of a schema's history. Steps are run in order, once, each in a transaction. */
+export interface Migration {
+  /** Never renamed and never reordered once released: `001_tokens`. */
+  readonly name: string;
+  readonly sql: string;
+}
+
+/** The capabilities of one strategy instance. */
+export interface Host {
+  /** The instance's name in the config file. */
+  readonly strategy: string;
+  readonly log: Log;
+  readonly clock: Clock;
+  /** Absolute path of the gateway's state directory (mode 0700). Create files there, nowhere else. */
+  readonly stateDir: string;
+  /** Directory of the config file; relative paths in a plugin's config are resolved against it. */
+  readonly configDir: string;
+  /**
+   * The state database with `migrations` of `namespace` applied (WAL, busy timeout, foreign keys on).
+   * One connection for the whole process; it is closed by the gateway. Table names start with the namespace.
+   * @throws when the file cannot be opened, is damaged or was written by a newer version
+   */
+  database(namespace: string, migrations: readonly Migration[]): Database;
+  /**
+   * A 32-byte key that belongs to this gateway, made on first use and kept in the state directory with mode
+   * 0600, outside the database. The same name always yields the same key.
+   * @throws when the file exists with other permissions or another length
+   */
+  key(name: string): Uint8Array;
+  /** Compares in a time that does not depend on where the texts differ. */
+  secretEquals(a: string, b: string): boolean;
+  /** `fetch` with a default deadline of 10 s that also ends when the gateway does. */
+  fetch(url: string, init?: RequestInit): Promise<Response>;
+  /** Aborted when the gateway shuts down. */
+  readonly signal: AbortSignal;
+}

@@ -1,0 +1,98 @@
+/**
+ * What a plugin is: the default export of one module, made with `definePlugin`.
+ *
+ * Invariant: bundled and external plugins are the same thing; the loader checks both by this shape.
+ */
+import type { z } from "zod";
+import type { Host } from "./host.ts";
+import type { Identity, Outcome } from "./outcome.ts";
+import type { AuthRequest } from "./request.ts";
+import type { TokenStore } from "./tokens.ts";
+
+/** The version of this contract; a plugin states the one it was written for. */
+export const CONTRACT_VERSION = 1;
+
+/** What a 401 advertises (RFC 9110 section 11.6.1): a scheme and its parameters, without `realm` and `error`. */
+export interface Challenge {
+  /** `Bearer`, `Nostr`, `Basic`. */
+  readonly scheme: string;
+  readonly parameters?: Readonly<Record<string, string>>;
+}
+
+/** A state of affairs that the operator should know. */
+export interface Condition {
+  /** Stable snake_case. */
+  readonly code: string;
+  readonly severity: "info" | "warning" | "error";
+  readonly text: string;
+  /** The command that shows more or mends it. */
+  readonly next?: string;
+}
+
+/** One step of the wizard, rendered by the host; the answers must parse with the plugin's `config`. */
+export interface Question {
+  /** The config key it answers. */
+  readonly id: string;
+  readonly kind: "text" | "secret" | "select" | "confirm";
+  readonly message: string;
+  readonly options?: readonly { readonly value: string; readonly label: string }[];
+  readonly initial?: string | boolean;
+}
+
+/** Endpoints that Gatehouse itself answers; mounted only where the config says so. */
+export interface Surface {
+  readonly name: string;
+  readonly routes: readonly {
+    readonly method: string;
+    readonly pattern: string;
+    handle(request: Request, identity: Identity | null): Response | Promise<Response>;
+  }[];
+}
+
+/** A running strategy. `authenticate` is on the way of every request: answer synchronously where you can. */
+export interface StrategyInstance {
+  /** A throw or rejected promise is a fault: the request ends with 503. */
+  authenticate(request: AuthRequest): Outcome | Promise<Outcome>;
+  challenges?(): readonly Challenge[];
+  /**
+   * Request headers that carry this strategy's credentials, lower case. They are removed before the upstream
+   * unless the route says `forward_credential: true`. Default: `authorization`.
+   */
+  readonly credentialHeaders?: readonly string[];
+  /**
+   * Whether an identity that was accepted earlier would still be accepted, asked about once a second for each
+   * open stream. `false` ends the stream. Absent: only `expiresAtMs` ends it.
+   */
+  isCurrent?(identity: Identity): boolean | Promise<boolean>;
+  readonly tokens?: TokenStore;
+  readonly surfaces?: readonly Surface[];
+  health?(): readonly Condition[];
+  /** Called once or more; must not throw. Flush here. */
+  close?(): void | Promise<void>;
+}
+
+/** A subcommand contributed by a plugin. */
+export interface PluginCommand {
+  readonly name: string;
+  readonly help: string;
+  run(args: readonly string[], host: Host): Promise<number>;
+}
+
+/** See docs/plugin-guide.md. */
+export interface Plugin<Schema extends z.ZodObject = z.ZodObject> {
+  /** Lower-case slug; a bundled plugin's folder has the same name. */
+  readonly name: string;
+  /** {@link CONTRACT_VERSION} at the time of writing. */
+  readonly contract: number;
+  /** Strict object; each field described. Keys beside `use` in the config are parsed with it. */
+  readonly config: Schema;
+  /** Must release in `close` whatever it opens. A throw refuses the start. */
+  init(config: z.infer<Schema>, host: Host): StrategyInstance | Promise<StrategyInstance>;
+  readonly commands?: readonly PluginCommand[];
+  readonly questions?: readonly Question[];
+}
+
+/** Gives the config type to `init` and freezes the object. Does nothing else. */
+export function definePlugin<Schema extends z.ZodObject>(plugin: Plugin<Schema>): Plugin<Schema> {
+  return Object.freeze(plugin);
+}

@@ -1,0 +1,71 @@
+/**
+ * The optional token-keeping side of a strategy: what the command line, the admin API and the page call, so that
+ * they work on any strategy that keeps tokens.
+ *
+ * Invariant: a token's secret leaves this interface exactly once, in the answer of `create` or `rotate`.
+ */
+import type { Role } from "./outcome.ts";
+
+/** A token as it may be shown: no secret, no hash. Times are epoch milliseconds, `null` when not set. */
+export interface TokenRecord {
+  /** Public; safe in logs. */
+  readonly id: string;
+  readonly name: string;
+  readonly owner: string | null;
+  readonly role: Role;
+  readonly scopes: readonly string[];
+  readonly createdAtMs: number;
+  readonly createdBy: string | null;
+  readonly expiresAtMs: number | null;
+  readonly notBeforeMs: number | null;
+  readonly lastUsedAtMs: number | null;
+  readonly revokedAtMs: number | null;
+  readonly revokedReason: string | null;
+  /** Until when the secret before the last rotation still works. */
+  readonly graceUntilMs: number | null;
+  /** Made elsewhere and imported. */
+  readonly foreign: boolean;
+}
+
+/** What a new token is made from. */
+export interface TokenDraft {
+  /** 1 to 200 characters without control characters. */
+  readonly name: string;
+  readonly owner?: string;
+  readonly role?: Role;
+  readonly scopes?: readonly string[];
+  readonly expiresAtMs?: number;
+  readonly notBeforeMs?: number;
+  readonly createdBy?: string;
+}
+
+/** The one time that a secret is shown. */
+export interface IssuedToken {
+  readonly token: string;
+  readonly record: TokenRecord;
+}
+
+/** A mistake of the caller (no such token, a name that is not unique, an expiry in the past). */
+export class TokenError extends Error {
+  readonly code: "not_found" | "not_unique" | "invalid" | "conflict";
+  constructor(code: TokenError["code"], message: string) {
+    super(message);
+    this.name = "TokenError";
+    this.code = code;
+  }
+}
+
+/** Implemented by a strategy instance that keeps tokens. Every call may throw {@link TokenError}. */
+export interface TokenStore {
+  create(draft: TokenDraft): IssuedToken | Promise<IssuedToken>;
+  /** Newest first. */
+  list(): readonly TokenRecord[] | Promise<readonly TokenRecord[]>;
+  /** By id, or by name when exactly one token that is not revoked has it. */
+  get(idOrName: string): TokenRecord | Promise<TokenRecord>;
+  /** A new secret under the same id; the old one lives on for `graceMs` (0: ends at once). */
+  rotate(idOrName: string, graceMs: number): IssuedToken | Promise<IssuedToken>;
+  /** Holds on the very next request. Revoking twice keeps the first time and reason. */
+  revoke(idOrName: string, reason: string): TokenRecord | Promise<TokenRecord>;
+  /** Takes over a token made elsewhere; only its keyed hash is kept. */
+  adopt?(token: string, draft: TokenDraft): TokenRecord | Promise<TokenRecord>;
+}
