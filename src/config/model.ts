@@ -28,6 +28,7 @@ export interface Limits {
   readonly keepAliveMs: number;
   readonly bodyTimeoutMs: number;
   readonly bodyMinBytesPerSecond: number;
+  readonly sendTimeoutMs: number;
   readonly maxConnections: number;
 }
 

@@ -74,6 +74,11 @@ const limits = z
       .describe(
         "Bytes per second that a request body must reach on average after body_timeout. Default 500B.",
       ),
+    send_timeout: duration
+      .default("60s")
+      .describe(
+        "How long a client may take not a byte of a waiting answer. Default 60s; then the connection is closed.",
+      ),
     connections: z
       .int()
       .min(1)

@@ -1,0 +1,107 @@
+/**
+ * What is recorded about a request: one decision event when it is decided, one access event when it has ended.
+ *
+ * Invariant: redaction lives here. Only the fields named below leave, none of them is a header or a query, and the
+ * path is cut to a length; so no credential can get into a log line however the client misplaces it in a header.
+ */
+import type { Log } from "./contract/host.ts";
+import type { Identity } from "./contract/outcome.ts";
+import type { Reason } from "./reasons.ts";
+
+/** What is known about a request by the time it is decided. */
+export interface RequestFacts {
+  readonly requestId: string;
+  readonly clientAddress: string;
+  readonly method: string;
+  readonly host: string;
+  readonly path: string;
+  /** Position of the route in the config, `null` when none matched. */
+  readonly route: number | null;
+}
+
+export interface DecisionFacts {
+  readonly decision: "allow" | "deny" | "challenge" | "fault";
+  /** `null` when allowed. */
+  readonly reason: Reason | null;
+  readonly strategy: string | null;
+  readonly identity: Identity | null;
+  /** Public id of a refused credential. */
+  readonly credentialId: string | null;
+}
+
+export interface AccessFacts {
+  readonly status: number;
+  readonly durationMs: number;
+  readonly bodyBytes: number;
+  /** False: the client left or the body broke off. */
+  readonly isComplete: boolean;
+  readonly upstream: string | null;
+}
+
+export interface Audit {
+  decision(request: RequestFacts, facts: DecisionFacts): void;
+  access(request: RequestFacts, decision: DecisionFacts | null, facts: AccessFacts): void;
+  /** A fault inside: the error's text is for the operator only. */
+  fault(request: RequestFacts, where: string, error: unknown): void;
+}
+
+const MAX_PATH = 512;
+
+/** @param isAccessLogged `logging.access`: false leaves only refusals and faults */
+export function createAudit(log: Log, isAccessLogged: boolean): Audit {
+  return {
+    decision(request, facts) {
+      const isRefusal = facts.decision !== "allow";
+      if (!isAccessLogged && !isRefusal) return;
+      log[facts.decision === "fault" ? "error" : "info"]("auth.decision", {
+        ...requestFields(request),
+        ...decisionFields(facts),
+      });
+    },
+    access(request, decision, facts) {
+      if (!isAccessLogged) return;
+      log.info("http.access", {
+        ...requestFields(request),
+        ...(decision === null ? {} : decisionFields(decision)),
+        status: facts.status,
+        duration_ms: Math.round(facts.durationMs * 100) / 100,
+        body_bytes: facts.bodyBytes,
+        complete: facts.isComplete,
+        upstream: facts.upstream,
+      });
+    },
+    fault(request, where, error) {
+      log.error("request.fault", { ...requestFields(request), where, error: faultText(error) });
+    },
+  };
+}
+
+function requestFields(request: RequestFacts) {
+  return {
+    request_id: request.requestId,
+    client_ip: request.clientAddress,
+    method: request.method,
+    host: request.host,
+    path: request.path.length > MAX_PATH ? `${request.path.slice(0, MAX_PATH)}…` : request.path,
+    route: request.route,
+  };
+}
+
+function decisionFields(facts: DecisionFacts) {
+  return {
+    decision: facts.decision,
+    reason: facts.reason,
+    strategy: facts.strategy,
+    token_id: facts.identity?.id ?? facts.credentialId,
+    name: facts.identity?.name,
+  };
+}
+
+/** The kind and code of an error; its message only when it is one of ours, since others may quote a credential. */
+function faultText(error: unknown): string {
+  if (!(error instanceof Error)) return typeof error;
+  const code = "code" in error && typeof error.code === "string" ? ` ${error.code}` : "";
+  const isOurs = error.name === "UpstreamFault" || error.name === "OperatorError";
+  const isStore = error.name === "SQLiteError";
+  return `${error.name}${code}${isOurs || isStore ? `: ${error.message}` : ""}`;
+}

@@ -1,0 +1,377 @@
+/**
+ * The way of a request, whole: route, authenticate, authorise, forward or answer, record.
+ *
+ * Invariant: every request ends in exactly one decision and one reply; each step returns a value to this file and
+ * nothing calls back up. What is not allowed in so many words is refused.
+ */
+import type { Audit, DecisionFacts, RequestFacts } from "./audit.ts";
+import {
+  type Authentication,
+  authenticate,
+  mergeChallenges,
+  type NamedStrategy,
+} from "./authenticate.ts";
+import { authorize } from "./authorize.ts";
+import type { GatewayConfig, RouteConfig } from "./config/model.ts";
+import type { Identity } from "./contract/outcome.ts";
+import type { Challenge } from "./contract/plugin.ts";
+import { corsFields, isPreflight, preflightFields } from "./cors.ts";
+import { bodyReason, forward, type Upstream } from "./forward.ts";
+import { identityFields, type RequestFilter, requestFilter } from "./headers.ts";
+import type { Reason } from "./reasons.ts";
+import { BodyReadError, type Origin, RequestView } from "./request-view.ts";
+import { answer, dialectOf, refuse } from "./respond.ts";
+import { createRouter, type RouteMatch } from "./router.ts";
+import type { StreamWatch } from "./streams.ts";
+import { CLOSE, isWebSocketHandshake, relay } from "./upgrade.ts";
+import type { Exchange, ExchangeHandler, Peer, Reply, Sent, WireRefusal } from "./wire/exchange.ts";
+import type { UpstreamResponse } from "./wire/upstream-call.ts";
+
+/** What a gateway is made of. */
+export interface GatewayParts {
+  readonly config: GatewayConfig;
+  readonly strategies: ReadonlyMap<string, NamedStrategy>;
+  readonly upstreams: ReadonlyMap<string, Upstream>;
+  readonly audit: Audit;
+  readonly streams: StreamWatch;
+  /** Who asks, and under which name; the listener knows. */
+  originOf(exchange: Exchange): Origin;
+  mintRequestId(): string;
+}
+
+/** A route with everything looked up once. */
+interface BuiltRoute {
+  readonly config: RouteConfig;
+  readonly strategies: readonly NamedStrategy[];
+  readonly challenges: readonly Challenge[];
+  readonly upstream: Upstream | null;
+  /** Credential headers and injected names, lower case: not passed on. */
+  readonly removed: ReadonlySet<string>;
+}
+
+/** One request in the middle of its way. */
+interface Step {
+  readonly exchange: Exchange;
+  readonly origin: Origin;
+  readonly route: BuiltRoute | null;
+  readonly facts: RequestFacts;
+  readonly path: string;
+  readonly corsFields: string | null;
+}
+
+type Allowed = { readonly strategy: NamedStrategy | null; readonly identity: Identity | null };
+
+const PUBLIC: Allowed = { strategy: null, identity: null };
+const ALLOWED: DecisionFacts = {
+  decision: "allow",
+  reason: null,
+  strategy: null,
+  identity: null,
+  credentialId: null,
+};
+
+/** Builds the handler of every listener. */
+export function createGateway(parts: GatewayParts): ExchangeHandler {
+  const router = createRouter(parts.config.routes, (route) => buildRoute(route, parts));
+  const gateway = new Gateway(parts, requestFilter(parts.config.routes));
+  return {
+    handle: (exchange) => {
+      const origin = parts.originOf(exchange);
+      const { method, target } = exchange.head;
+      if (target === parts.config.server.healthPath && (method === "GET" || method === "HEAD")) {
+        return Promise.resolve(answer(200, "Cache-Control: no-store\r\n", "ok\n"));
+      }
+      return gateway.handle(exchange, origin, router.match(origin.authority, method, target));
+    },
+    refuse: (refusal, peer) => gateway.refuseUnread(refusal, peer),
+  };
+}
+
+function buildRoute(config: RouteConfig, parts: GatewayParts): BuiltRoute {
+  const names = config.access === "public" ? [] : config.access;
+  const strategies = names.map((name) => required(parts.strategies.get(name), name));
+  const upstream =
+    config.upstream === null
+      ? null
+      : required(parts.upstreams.get(config.upstream), config.upstream);
+  const removed = new Set(upstream?.injectedNames);
+  if (!config.forwardCredential) {
+    for (const { instance } of strategies) {
+      for (const name of instance.credentialHeaders ?? ["authorization"]) {
+        removed.add(name.toLowerCase());
+      }
+    }
+  }
+  return { config, strategies, challenges: mergeChallenges(strategies), upstream, removed };
+}
+
+/** The config was checked: a gap here is a bug, and must not become an open route. */
+function required<T>(value: T | undefined, name: string): T {
+  if (value === undefined) throw new TypeError(`route names ${name}, which was not built`);
+  return value;
+}
+
+class Gateway {
+  private readonly parts: GatewayParts;
+  private readonly filter: RequestFilter;
+
+  constructor(parts: GatewayParts, filter: RequestFilter) {
+    this.parts = parts;
+    this.filter = filter;
+  }
+
+  /** The story of a request. */
+  async handle(exchange: Exchange, origin: Origin, match: RouteMatch<BuiltRoute>): Promise<Reply> {
+    const step = this.stepOf(exchange, origin, match);
+    if (match.kind === "refused") return this.deny(step, match.reason);
+    if (match.kind === "none") return this.deny(step, "no_route");
+    const { route } = match;
+    const { cors } = route.config;
+    if (cors !== null && isPreflight(exchange.head.method, exchange.head.fields)) {
+      return this.finish(
+        step,
+        ALLOWED,
+        answer(204, preflightFields(cors, exchange.head.fields), null),
+        null,
+      );
+    }
+    const view = new RequestView(exchange, origin, {
+      path: match.path,
+      query: match.query,
+      publicUrls: this.parts.config.server.publicUrls,
+    });
+    const admitted = await this.admit(step, route, view);
+    if (!("identity" in admitted)) return admitted;
+    return this.serve(step, route, view, admitted);
+  }
+
+  private stepOf(exchange: Exchange, origin: Origin, match: RouteMatch<BuiltRoute>): Step {
+    const route = match.kind === "route" ? match.route : null;
+    const target = exchange.head.target;
+    const mark = target.indexOf("?");
+    const path =
+      match.kind === "refused" ? (mark === -1 ? target : target.slice(0, mark)) : match.path;
+    const cors = route?.config.cors ?? null;
+    return {
+      exchange,
+      origin,
+      route,
+      path,
+      corsFields: cors === null ? null : corsFields(cors, exchange.head.fields),
+      facts: {
+        requestId: origin.requestId,
+        clientAddress: origin.clientAddress,
+        method: exchange.head.method,
+        host: origin.authority,
+        path,
+        route: route?.config.index ?? null,
+      },
+    };
+  }
+
+  /** Who is it, and may they? A reply is a refusal. */
+  private async admit(step: Step, route: BuiltRoute, view: RequestView): Promise<Allowed | Reply> {
+    if (route.config.access === "public") return PUBLIC;
+    if (CREDENTIAL_IN_QUERY.test(view.query)) return this.deny(step, "credential_in_url");
+    const said = await authenticate(route.strategies, view);
+    if (said.kind === "accepted") {
+      const denial = authorize(route.config, said.identity);
+      if (denial === null) return said;
+      return this.deny(step, denial, { strategy: said.strategy.name, identity: said.identity });
+    }
+    return this.refuseAuthentication(step, said);
+  }
+
+  private refuseAuthentication(
+    step: Step,
+    said: Exclude<Authentication, { kind: "accepted" }>,
+  ): Reply {
+    if (said.kind === "refused") {
+      return this.deny(step, said.reason, {
+        strategy: said.strategy,
+        credentialId: said.credentialId,
+      });
+    }
+    // A body that the client broke off is the client's fault, not the strategy's.
+    if (said.error instanceof BodyReadError) return this.deny(step, bodyReason(said.error.fault));
+    this.parts.audit.fault(step.facts, `strategy ${said.strategy}`, said.error);
+    return this.deny(step, "strategy_fault", { strategy: said.strategy });
+  }
+
+  private async serve(
+    step: Step,
+    route: BuiltRoute,
+    view: RequestView,
+    allowed: Allowed,
+  ): Promise<Reply> {
+    const { upstream, config } = route;
+    const who = { strategy: allowed.strategy?.name ?? null, identity: allowed.identity };
+    if (upstream === null) return this.deny(step, "no_upstream", who);
+    const decision: DecisionFacts = { ...ALLOWED, ...who };
+    this.parts.audit.decision(step.facts, decision);
+    const isHandshake = isWebSocketHandshake(step.exchange.head);
+    const forwarded = await forward({
+      exchange: step.exchange,
+      view,
+      origin: step.origin,
+      upstream,
+      filter: this.filter,
+      removed: route.removed,
+      identityFields:
+        allowed.identity === null || allowed.strategy === null
+          ? ""
+          : identityFields(config.identityHeaders, allowed.strategy.name, allowed.identity),
+      maxBodyBytes: config.maxBodyBytes,
+      corsFields: step.corsFields,
+      upgrade: isHandshake ? (response) => this.tunnel(step, decision, allowed, response) : null,
+    });
+    if (forwarded.kind === "refused") {
+      if (forwarded.error !== null && forwarded.reason !== "client_closed") {
+        this.parts.audit.fault(step.facts, `upstream ${upstream.name}`, forwarded.error);
+      }
+      return this.finish(
+        step,
+        { ...decision, reason: forwarded.reason },
+        this.refusal(step, forwarded.reason),
+        upstream.name,
+      );
+    }
+    return this.watched(this.finish(step, decision, forwarded.reply, upstream.name), step, allowed);
+  }
+
+  /** A reply that streams is ended when its credential is. */
+  private watched(reply: Reply, step: Step, allowed: Allowed): Reply {
+    const isStream = reply.body !== null && !(reply.body instanceof Uint8Array);
+    if (!isStream || allowed.identity === null) return reply;
+    const forget = this.parts.streams.add({
+      ...allowed,
+      requestId: step.origin.requestId,
+      end: () => watched.abort?.(),
+    });
+    const watched: Reply = {
+      ...reply,
+      onSent: (sent) => {
+        forget();
+        reply.onSent?.(sent);
+      },
+    };
+    return watched;
+  }
+
+  private tunnel(
+    step: Step,
+    decision: DecisionFacts,
+    allowed: Allowed,
+    response: UpstreamResponse,
+  ): Reply["tunnel"] {
+    const upstreamWire = response.upgraded;
+    const upstream = step.route?.upstream;
+    if (upstreamWire === null || upstream == null) return undefined;
+    return (client) => {
+      let forget = (): void => {};
+      const running = relay(client, upstreamWire, {
+        idleMs: upstream.idleMs,
+        onEnd: ({ bytesToClient }) => {
+          forget();
+          this.recordAccess(step, decision, 101, upstream.name, {
+            bodyBytes: bytesToClient,
+            isComplete: true,
+          });
+        },
+      });
+      forget = this.parts.streams.add({
+        ...allowed,
+        requestId: step.origin.requestId,
+        end: (why) => running.stop(why === "shutdown" ? CLOSE.goingAway : CLOSE.policy),
+      });
+    };
+  }
+
+  /** Refuses, with the decision recorded. */
+  private deny(step: Step, reason: Reason, facts: Partial<DecisionFacts> = {}): Reply {
+    const reply = this.refusal(step, reason);
+    const decision: DecisionFacts = {
+      ...ALLOWED,
+      decision: decisionOf(reply.status),
+      reason,
+      ...facts,
+    };
+    this.parts.audit.decision(step.facts, decision);
+    return this.finish(step, decision, reply, null);
+  }
+
+  private refusal(step: Step, reason: Reason): Reply {
+    const { exchange, origin, route } = step;
+    const isAnthropic = exchange.head.fields.lower.includes("anthropic-version");
+    const configured = route?.config.errors ?? "auto";
+    return refuse({
+      reason,
+      requestId: origin.requestId,
+      dialect: configured === "auto" ? dialectOf(step.path, isAnthropic) : configured,
+      challenges: route?.challenges ?? [],
+      scopes: route?.config.requireScopes ?? [],
+      extraFields: step.corsFields ?? "",
+      method: exchange.head.method,
+    });
+  }
+
+  /** Hangs the access event on the end of the reply. */
+  private finish(
+    step: Step,
+    decision: DecisionFacts,
+    reply: Reply,
+    upstream: string | null,
+  ): Reply {
+    if (reply.tunnel !== undefined) return reply;
+    return {
+      ...reply,
+      onSent: (sent) => this.recordAccess(step, decision, reply.status, upstream, sent),
+    };
+  }
+
+  private recordAccess(
+    step: Step,
+    decision: DecisionFacts,
+    status: number,
+    upstream: string | null,
+    sent: Sent,
+  ): void {
+    this.parts.audit.access(step.facts, decision, {
+      status,
+      durationMs: performance.now() - step.exchange.startedMs,
+      bodyBytes: sent.bodyBytes,
+      isComplete: sent.isComplete,
+      upstream,
+    });
+  }
+
+  /** A request that could not be read has no route, no path and no credential to speak of. */
+  refuseUnread(refusal: WireRefusal, peer: Peer): Reply {
+    const facts: RequestFacts = {
+      requestId: this.parts.mintRequestId(),
+      clientAddress: peer.address,
+      method: "-",
+      host: "",
+      path: "-",
+      route: null,
+    };
+    const reply = refuse({
+      reason: refusal,
+      requestId: facts.requestId,
+      dialect: "problem",
+      challenges: [],
+      method: "GET",
+      close: true,
+    });
+    this.parts.audit.decision(facts, { ...ALLOWED, decision: "deny", reason: refusal });
+    return reply;
+  }
+}
+
+/** RFC 6750 section 2.3 in a query: such URLs end in logs and histories (RFC 9700 section 4.3.2). */
+const CREDENTIAL_IN_QUERY = /[?&](?:access_token|api_key|apikey)=/i;
+
+function decisionOf(status: number): DecisionFacts["decision"] {
+  if (status === 401) return "challenge";
+  return status >= 500 ? "fault" : "deny";
+}

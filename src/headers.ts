@@ -1,0 +1,190 @@
+/**
+ * Which header lines of a request reach the upstream, and which of its answer reach the client.
+ *
+ * Invariant: fields named in Connection go first, then everything in our namespaces in every spelling, and only
+ * then are ours set; so no client can send, keep or remove one of them (RFC 9110 section 7.6.1, and the CVEs listed
+ * in the threat model).
+ */
+import type { IdentityHeaderNames, RouteConfig } from "./config/model.ts";
+import type { Identity } from "./contract/outcome.ts";
+import type { Origin } from "./request-view.ts";
+import { type Fields, listMembers } from "./wire/fields.ts";
+
+/** RFC 9110 section 7.6.1, and what belongs to one connection by other specifications. */
+const HOP_BY_HOP = [
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+];
+
+/** Set anew for each hop, or consumed by us. */
+const REBUILT = ["host", "content-length", "expect", "x-request-id"];
+
+/** Facts about the client that only a proxy may state; upstreams believe some of them. */
+const CLIENT_FACTS = [
+  "forwarded",
+  "x-real-ip",
+  "x-client-ip",
+  "x-cluster-client-ip",
+  "true-client-ip",
+  "cf-connecting-ip",
+  "fastly-client-ip",
+];
+
+/** They change what the upstream serves behind a decision taken on the path and method. */
+const REROUTING = [
+  "x-original-url",
+  "x-original-uri",
+  "x-original-method",
+  "x-rewrite-url",
+  "x-http-method",
+  "x-http-method-override",
+  "x-method-override",
+];
+
+/** Names that upstreams take as proof of identity, whoever set them. */
+const COMMON_IDENTITY = [
+  "remote-user",
+  "remote-name",
+  "remote-groups",
+  "remote-email",
+  "x-auth-request-user",
+  "x-auth-request-email",
+  "x-auth-request-groups",
+  "x-auth-request-preferred-username",
+];
+
+/** Whole namespaces that are ours. */
+const OWN_PREFIXES = ["x-gatehouse-", "x-forwarded-"];
+
+const CORS_ANSWER_PREFIX = "access-control-";
+
+/** A lower-case header name to whether a client may send it to an upstream. */
+export type RequestFilter = (lower: string) => boolean;
+
+/**
+ * The filter for a config: identity headers of all its routes are dropped on every route, public ones included.
+ * A name with `_` never passes, because CGI-like backends read it as `-`.
+ */
+export function requestFilter(routes: readonly RouteConfig[]): RequestFilter {
+  const dropped = new Set([
+    ...HOP_BY_HOP,
+    ...REBUILT,
+    ...CLIENT_FACTS,
+    ...REROUTING,
+    ...COMMON_IDENTITY,
+    ...routes.flatMap((route) => identityNames(route.identityHeaders)),
+  ]);
+  const known = new Map<string, boolean>();
+  return (lower) => {
+    const cached = known.get(lower);
+    if (cached !== undefined) return cached;
+    const passes =
+      !lower.includes("_") &&
+      !dropped.has(lower) &&
+      !OWN_PREFIXES.some((prefix) => lower.startsWith(prefix));
+    if (known.size < 1024) known.set(lower, passes);
+    return passes;
+  };
+}
+
+function identityNames(names: IdentityHeaderNames): string[] {
+  return Object.values(names).filter((name): name is string => typeof name === "string");
+}
+
+/** The client's lines that pass, serialised. @param removed credentials and injected names, lower case */
+export function passedFields(
+  fields: Fields,
+  filter: RequestFilter,
+  removed: ReadonlySet<string>,
+): string {
+  const listed = fields.lower.includes("connection") ? listMembers(fields, "connection") : null;
+  let text = "";
+  for (let i = 0; i < fields.lower.length; i++) {
+    const lower = fields.lower[i] ?? "";
+    if (!filter(lower) || removed.has(lower) || listed?.includes(lower)) continue;
+    text += `${fields.raw[i]}: ${fields.values[i]}\r\n`;
+  }
+  return text;
+}
+
+/** `X-Forwarded-*` for the upstream: our peer's word is passed on only when the peer is trusted. */
+export function forwardedFields(origin: Origin, fields: Fields, peerAddress: string): string {
+  const earlier = origin.isPeerTrusted ? listMembers(fields, "x-forwarded-for") : [];
+  const chain = [...earlier, peerAddress].filter((address) => address !== "").join(", ");
+  const who = chain === "" ? "" : `X-Forwarded-For: ${chain}\r\n`;
+  const host = origin.authority === "" ? "" : `X-Forwarded-Host: ${origin.authority}\r\n`;
+  return `${who}X-Forwarded-Proto: ${origin.scheme}\r\n${host}X-Request-Id: ${origin.requestId}\r\n`;
+}
+
+/** The identity headers of a route. Facts that the identity lacks are sent empty, so that a copy overwrites. */
+export function identityFields(
+  names: IdentityHeaderNames,
+  strategy: string,
+  identity: Identity,
+): string {
+  const facts: Readonly<Record<keyof IdentityHeaderNames, string>> = {
+    identity: identity.id,
+    strategy,
+    name: identity.name ?? "",
+    role: identity.role ?? "user",
+    owner: identity.owner ?? "",
+    scopes: identity.scopes?.join(" ") ?? "",
+  };
+  let text = "";
+  for (const fact of FACTS) {
+    const name = names[fact];
+    if (name !== undefined) text += `${name}: ${headerText(facts[fact])}\r\n`;
+  }
+  return text;
+}
+
+const FACTS = ["identity", "strategy", "name", "role", "owner", "scopes"] as const;
+
+/** Visible ASCII as it is; everything else, and `%`, percent-encoded as UTF-8, so that a name cannot break a line. */
+export function headerText(value: string): string {
+  if (/^[\x20-\x24\x26-\x7e]*$/.test(value)) return value.trim();
+  let text = "";
+  for (const byte of Buffer.from(value, "utf8")) {
+    const isPlain = byte >= 0x20 && byte <= 0x7e && byte !== 0x25;
+    text += isPlain
+      ? String.fromCharCode(byte)
+      : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
+  }
+  return text.trim();
+}
+
+/** How an upstream's header lines are copied to the client. */
+export interface ResponseCopy {
+  /** Keep Content-Length: the reply has no body of its own (HEAD, 304). */
+  readonly keepsLength: boolean;
+  /** The route sets its own CORS fields. */
+  readonly dropsCors: boolean;
+}
+
+const RESPONSE_DROPPED = new Set([...HOP_BY_HOP, "content-length"]);
+
+/** The upstream's lines that pass, serialised, and whether it gave a request id of its own. */
+export function responseFields(
+  fields: Fields,
+  copy: ResponseCopy,
+): { text: string; hasRequestId: boolean } {
+  const listed = fields.lower.includes("connection") ? listMembers(fields, "connection") : null;
+  let text = "";
+  let hasRequestId = false;
+  for (let i = 0; i < fields.lower.length; i++) {
+    const lower = fields.lower[i] ?? "";
+    if (RESPONSE_DROPPED.has(lower) && !(copy.keepsLength && lower === "content-length")) continue;
+    if (listed?.includes(lower) || lower.startsWith("x-gatehouse-")) continue;
+    if (copy.dropsCors && lower.startsWith(CORS_ANSWER_PREFIX)) continue;
+    if (lower === "x-request-id") hasRequestId = true;
+    text += `${fields.raw[i]}: ${fields.values[i]}\r\n`;
+  }
+  return { text, hasRequestId };
+}

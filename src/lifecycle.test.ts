@@ -1,0 +1,373 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  type CollectingLog,
+  collectingLog,
+  settableClock,
+  temporaryDirectory,
+} from "../test/support/host.ts";
+import type { GatewayConfig, StrategyConfig } from "./config/model.ts";
+import { definePlugin, type Host, secret, z } from "./contract/gatehouse.ts";
+import type { Plugin, StrategyInstance } from "./contract/plugin.ts";
+import { EXIT, OperatorError } from "./errors.ts";
+import { openStrategy, type RunningStrategies, startStrategies } from "./lifecycle.ts";
+import { pluginLoader } from "./loader.ts";
+import { bundledPlugins } from "./registry.ts";
+
+let directory: string;
+let log: CollectingLog;
+/** What the probes did, in order. */
+let events: string[];
+beforeEach(() => {
+  directory = temporaryDirectory();
+  log = collectingLog();
+  events = [];
+});
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+const absent: StrategyInstance = { authenticate: () => ({ outcome: "absent" }) };
+
+/** A plugin that writes down when it is started and closed. */
+function probe(name: string, make: (host: Host) => StrategyInstance = () => absent): Plugin {
+  return definePlugin({
+    name,
+    contract: 1,
+    config: z.strictObject({ word: secret("a word").optional(), deep: z.unknown().optional() }),
+    init(_, host) {
+      events.push(`init ${host.strategy}`);
+      const instance = make(host);
+      return {
+        ...instance,
+        close() {
+          events.push(`close ${host.strategy}`);
+          return instance.close?.();
+        },
+      };
+    },
+  });
+}
+
+function strategy(name: string, use: string, settings: Record<string, unknown> = {}) {
+  return { name, use, sha256: null, settings };
+}
+
+function config(strategies: readonly StrategyConfig[]): GatewayConfig {
+  return {
+    file: join(directory, "gatehouse.yaml"),
+    configDir: directory,
+    stateDir: join(directory, "state"),
+    server: {
+      listen: [],
+      tls: [],
+      publicUrls: [],
+      trustedProxies: [],
+      healthPath: null,
+      drainMs: 0,
+      limits: {
+        headBytes: 1,
+        headTimeoutMs: 1,
+        keepAliveMs: 1,
+        bodyTimeoutMs: 1,
+        bodyMinBytesPerSecond: 1,
+        maxConnections: 1,
+      },
+    },
+    strategies,
+    upstreams: [],
+    logging: { level: "info", access: false, format: "json" },
+    routes: [],
+  };
+}
+
+function start(
+  plugins: readonly Plugin[],
+  strategies: readonly StrategyConfig[],
+  more: { env?: Record<string, string>; only?: readonly string[] } = {},
+): Promise<RunningStrategies> {
+  return startStrategies({
+    config: config(strategies),
+    loadPlugin: pluginLoader(plugins),
+    env: {},
+    log,
+    clock: settableClock(),
+    ...more,
+  });
+}
+
+async function refusal(work: Promise<unknown>): Promise<OperatorError> {
+  const error = await work.then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  if (error instanceof OperatorError) return error;
+  throw new Error(`not refused as it should be: ${String(error)}`);
+}
+
+describe("startStrategies", () => {
+  test("starts in config order and closes in reverse order", async () => {
+    const running = await start(
+      [probe("a"), probe("b")],
+      [strategy("one", "a"), strategy("two", "b"), strategy("three", "a")],
+    );
+    expect([...running.byName.keys()]).toEqual(["one", "two", "three"]);
+    expect(running.byName.get("two")?.plugin.name).toBe("b");
+    await running.close(100);
+    expect(events).toEqual([
+      ...["init one", "init two", "init three"],
+      ...["close three", "close two", "close one"],
+    ]);
+  });
+
+  test("starts only the strategies that are asked for", async () => {
+    const strategies = [strategy("one", "a"), strategy("two", "a")];
+    const running = await start([probe("a")], strategies, { only: ["two"] });
+    expect([...running.byName.keys()]).toEqual(["two"]);
+    await running.close(100);
+    expect(events).toEqual(["init two", "close two"]);
+  });
+
+  test("resolves references before the plugin sees its config", async () => {
+    let seen: unknown;
+    const plugin = definePlugin({
+      name: "seer",
+      contract: 1,
+      config: z.strictObject({ word: secret("a word") }),
+      init(settings) {
+        seen = settings.word;
+        return absent;
+      },
+    });
+    const running = await start([plugin], [strategy("s", "seer", { word: "${env:WORD}" })], {
+      env: { WORD: "sesame" },
+    });
+    expect(seen).toBe("sesame");
+    await running.close(100);
+  });
+
+  test("a strategy that fails to start is named, and those before it are closed in reverse", async () => {
+    const failing = probe("bad", () => {
+      throw new Error("no luck");
+    });
+    const error = await refusal(
+      start(
+        [probe("a"), failing],
+        [strategy("one", "a"), strategy("two", "a"), strategy("three", "bad"), strategy("four", "a")],
+      ),
+    );
+    expect(error.message).toBe("strategy three (bad) cannot start: no luck");
+    expect(error.exitCode).toBe(EXIT.config);
+    expect(events.slice(2)).toEqual(["init three", "close two", "close one"]);
+  });
+
+  test("a dependency that is down has an exit code of its own, so that a retry makes sense", async () => {
+    const failing = probe("bad", () => {
+      throw Object.assign(new Error("connection refused"), { code: "ECONNREFUSED" });
+    });
+    const error = await refusal(start([failing], [strategy("one", "bad")]));
+    expect(error.exitCode).toBe(EXIT.unavailable);
+  });
+
+  test("an unknown plugin keeps the hint of the loader", async () => {
+    const error = await refusal(start([probe("probe")], [strategy("one", "prob")]));
+    expect(error.message).toContain('strategy one (prob) cannot start: there is no bundled plugin "prob"');
+    expect(error.hint).toBe("Did you mean probe?");
+  });
+
+  test("settings that do not parse are named by path", async () => {
+    const strategies = [strategy("one", "a", { word: 7, wrod: "x" })];
+    const { message } = await refusal(start([probe("a")], strategies));
+    expect(message).toContain("strategy one (a) cannot start: word: ");
+    expect(message).toContain("wrod");
+  });
+
+  test("a plugin that quotes its secret does not get it into the message", async () => {
+    const plugin = definePlugin({
+      name: "leaky",
+      contract: 1,
+      config: z.strictObject({ url: z.string(), list: z.array(z.string()) }),
+      init(settings): StrategyInstance {
+        throw new Error(`cannot reach ${settings.url} with ${settings.list.join("+")} and s3cret`);
+      },
+    });
+    const settings = { url: "redis://u:${env:PW}@db", list: ["plain", "${env:OTHER}"] };
+    const error = await refusal(
+      start([plugin], [strategy("one", "leaky", settings)], {
+        env: { PW: "s3cret", OTHER: "hush-hush" },
+      }),
+    );
+    expect(error.message).toBe(
+      "strategy one (leaky) cannot start: cannot reach [redacted] with plain+[redacted] and [redacted]",
+    );
+  });
+
+  test("an instance of the wrong shape is refused by what is wrong", async () => {
+    const plugin = definePlugin({
+      name: "odd",
+      contract: 1,
+      config: z.strictObject({}),
+      // As plain JavaScript would: no type check stands between this and the gateway.
+      init: () => JSON.parse('{"credentialHeaders":["X-Bad"]}'),
+    });
+    const { message } = await refusal(start([plugin], [strategy("one", "odd")]));
+    expect(message).toContain("`authenticate` is not a function");
+    expect(message).toContain("`credentialHeaders` is not a list of lower-case header names");
+  });
+
+  test("no database file is made when no strategy asks for one", async () => {
+    const running = await start([probe("a")], [strategy("one", "a")]);
+    await running.close(100);
+    expect(existsSync(join(directory, "state"))).toBe(false);
+  });
+
+  test("strategies share one database, which is closed after the last of them", async () => {
+    const connections: unknown[] = [];
+    let isOpenAtClose = false;
+    const plugin = probe("db", (host) => {
+      const database = host.database("probe", [
+        { name: "001_probe", sql: "CREATE TABLE probe_rows (id INTEGER PRIMARY KEY) STRICT" },
+      ]);
+      connections.push(database);
+      return {
+        ...absent,
+        close() {
+          isOpenAtClose = database.query("SELECT 1 AS one").get() !== null;
+        },
+      };
+    });
+    const running = await start([plugin], [strategy("one", "db"), strategy("two", "db")]);
+    expect(connections[0]).toBe(connections[1]);
+    await running.close(100);
+    expect(isOpenAtClose).toBe(true);
+    const database = connections[0] as { query(sql: string): { get(): unknown } };
+    expect(() => database.query("SELECT 2 AS two").get()).toThrow();
+  });
+});
+
+describe("closing", () => {
+  test("twice is once", async () => {
+    const running = await start([probe("a")], [strategy("one", "a")]);
+    await Promise.all([running.close(100), running.close(100)]);
+    await running.close(100);
+    expect(events).toEqual(["init one", "close one"]);
+  });
+
+  test("aborts the signal of the hosts before it closes the first strategy", async () => {
+    let wasAborted: boolean | null = null;
+    const plugin = probe("a", ({ signal }) => ({
+      ...absent,
+      close() {
+        wasAborted = signal.aborted;
+      },
+    }));
+    const running = await start([plugin], [strategy("one", "a")]);
+    await running.close(100);
+    expect(wasAborted).toBe(true as never);
+  });
+
+  test.each([
+    ["throws", () => { throw new Error("stuck on hush-hush"); }],
+    ["rejects", () => Promise.reject(new Error("stuck on hush-hush"))],
+  ])("a close that %s is logged without its secret, and the others are still closed", async (_, close) => {
+    const running = await start(
+      [probe("a"), probe("bad", () => ({ ...absent, close }))],
+      [strategy("one", "a"), strategy("two", "bad", { word: "${env:WORD}" })],
+      { env: { WORD: "hush-hush" } },
+    );
+    await running.close(100);
+    expect(events.slice(2)).toEqual(["close two", "close one"]);
+    expect(log.lines).toEqual([
+      {
+        level: "error",
+        event: "strategy.close_failed",
+        fields: { strategy: "two", error: "stuck on [redacted]" },
+      },
+    ]);
+  });
+
+  test("a close that never ends is left behind after its deadline", async () => {
+    const stuck = probe("stuck", () => ({ ...absent, close: () => new Promise<void>(() => {}) }));
+    const running = await start([probe("a"), stuck], [strategy("one", "a"), strategy("two", "stuck")]);
+    await running.close(1);
+    expect(events.slice(2)).toEqual(["close two", "close one"]);
+    expect(log.lines[0]?.event).toBe("strategy.close_timeout");
+  });
+});
+
+describe("openStrategy", () => {
+  const said: string[] = [];
+
+  function open(strategies: string, options: { strategy?: string; env?: Record<string, string> } = {}) {
+    const file = join(directory, "gatehouse.yaml");
+    const text = `version: 1
+strategies:
+${strategies}
+upstreams: { api: { url: "http://127.0.0.1:9000" } }
+routes: [{ match: { path: /** }, access: public, upstream: api }]
+`;
+    writeFileSync(file, text, { mode: 0o600 });
+    const context = {
+      plugins: bundledPlugins,
+      env: options.env ?? {},
+      cwd: directory,
+      err: (line: string) => void said.push(line),
+    };
+    return openStrategy({ context, config: file, strategy: options.strategy });
+  }
+
+  const TEAM = "  team: { use: bearer-sqlite }\n";
+  const OPS = "  ops: { use: static-env, env: GATEHOUSE_LIFECYCLE_TEST }\n";
+
+  test("the only strategy that keeps tokens is found, also when another one cannot start", async () => {
+    const opened = await open(OPS + TEAM);
+    expect(opened.name).toBe("team");
+    expect(opened.stateDir).toBe(join(directory, "state"));
+    const { token } = await opened.tokens.create({ name: "first" });
+    expect(token).toStartWith("gate_");
+    await opened.close();
+    await opened.close();
+  });
+
+  test("of two that keep tokens one has to be named", async () => {
+    const two = `${TEAM}  staff: { use: bearer-sqlite, prefix: staff }\n`;
+    const error = await refusal(open(two));
+    expect(error.exitCode).toBe(EXIT.usage);
+    expect(error.message).toContain("team, staff");
+    expect(error.hint).toContain("--strategy");
+    const opened = await open(two, { strategy: "staff" });
+    expect(opened.name).toBe("staff");
+    await opened.close();
+  });
+
+  test("a name that is not in the config is answered with those that are", async () => {
+    const error = await refusal(open(TEAM, { strategy: "taem" }));
+    expect(error.exitCode).toBe(EXIT.usage);
+    expect(error.message).toContain("team");
+  });
+
+  test("a named strategy that keeps no tokens is a mistake of usage", async () => {
+    process.env["GATEHOUSE_LIFECYCLE_TEST"] = "0123456789abcdef0123";
+    const error = await refusal(open(OPS + TEAM, { strategy: "ops" }));
+    delete process.env["GATEHOUSE_LIFECYCLE_TEST"];
+    expect(error.exitCode).toBe(EXIT.usage);
+    expect(error.message).toContain("strategy ops (static-env) keeps no tokens");
+  });
+
+  test("without any that keeps tokens it says why the others could not be asked", async () => {
+    const error = await refusal(open(`${OPS}  ops2: { use: static-env, file: nowhere }\n`));
+    expect(error.message).toContain("keeps tokens");
+    expect(`${error.message} ${error.hint}`).toContain("GATEHOUSE_LIFECYCLE_TEST is not set");
+  });
+
+  test("a strategy that was named and cannot start says why", async () => {
+    const error = await refusal(open(OPS + TEAM, { strategy: "ops" }));
+    expect(error.exitCode).toBe(EXIT.config);
+    expect(error.message).toContain("GATEHOUSE_LIFECYCLE_TEST is not set");
+  });
+
+  test("a config with mistakes is refused with all of them", async () => {
+    const error = await refusal(open("  team: { use: bearer-sqlite, colour: red }\n"));
+    expect(error.exitCode).toBe(EXIT.config);
+    expect(error.message).toContain("colour");
+  });
+});

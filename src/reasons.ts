@@ -1,0 +1,141 @@
+/**
+ * Every reason for which a request is refused, with what the client is told: the only reason-to-status table.
+ *
+ * Invariant: the union is closed and stable; docs/reasons.md lists it and a meta-test asserts that each has a test.
+ * What an outsider must not learn (whether a token existed, was revoked or has expired) is folded into one public
+ * reason; the log keeps the precise one.
+ */
+import type { RejectReason } from "./contract/outcome.ts";
+import type { WireRefusal } from "./wire/exchange.ts";
+
+export type Reason =
+  | WireRefusal
+  | RejectReason
+  | "path_ambiguous"
+  | "path_malformed"
+  | "credential_in_url"
+  | "no_route"
+  | "no_upstream"
+  | "no_credential"
+  | "insufficient_role"
+  | "insufficient_scope"
+  | "strategy_fault"
+  | "body_too_large"
+  | "body_malformed"
+  | "body_timeout"
+  | "upstream_unreachable"
+  | "upstream_timeout"
+  | "upstream_broken"
+  | "shutting_down"
+  | "client_closed";
+
+export interface ReasonEntry {
+  readonly status: number;
+  /** What the client reads as `reason`. */
+  readonly public: Reason;
+  /** One sentence for the client; no internal name, no credential. */
+  readonly detail: string;
+  /** RFC 6750 section 3.1, for the Bearer challenge. */
+  readonly bearerError?: "invalid_request" | "invalid_token" | "insufficient_scope";
+}
+
+const WRONG_CREDENTIAL: ReasonEntry = {
+  status: 401,
+  public: "invalid_token",
+  detail: "The credential is not valid.",
+  bearerError: "invalid_token",
+};
+
+const plain = (status: number, reason: Reason, detail: string): ReasonEntry => ({
+  status,
+  public: reason,
+  detail,
+});
+
+/** @see Reason */
+export const REASONS: Readonly<Record<Reason, ReasonEntry>> = {
+  bad_request: plain(400, "bad_request", "The request is not valid HTTP."),
+  head_too_large: plain(431, "head_too_large", "The request head is too large."),
+  uri_too_long: plain(414, "uri_too_long", "The request target is too long."),
+  unsupported_transfer_encoding: plain(
+    501,
+    "unsupported_transfer_encoding",
+    "Only the transfer encoding chunked is supported.",
+  ),
+  unsupported_method: plain(501, "unsupported_method", "The method is not supported."),
+  unsupported_version: plain(505, "unsupported_version", "Only HTTP/1.0 and HTTP/1.1 are spoken."),
+  expectation_failed: plain(417, "expectation_failed", "Only 100-continue can be expected."),
+  request_timeout: plain(408, "request_timeout", "The request head did not arrive in time."),
+  path_ambiguous: plain(400, "path_ambiguous", "The path can be read in more than one way."),
+  path_malformed: plain(400, "path_malformed", "The path holds a bad or forbidden escape."),
+  credential_in_url: {
+    ...plain(400, "credential_in_url", "Credentials in the URL are refused; send a header."),
+    bearerError: "invalid_request",
+  },
+  no_route: plain(404, "no_route", "Nothing is served here."),
+  no_upstream: plain(404, "no_upstream", "Nothing is served here."),
+  no_credential: plain(401, "no_credential", "A credential is needed."),
+  invalid_token: WRONG_CREDENTIAL,
+  token_revoked: WRONG_CREDENTIAL,
+  token_expired: WRONG_CREDENTIAL,
+  token_not_yet_valid: WRONG_CREDENTIAL,
+  signature_invalid: WRONG_CREDENTIAL,
+  replayed: WRONG_CREDENTIAL,
+  stale_proof: WRONG_CREDENTIAL,
+  wrong_audience: WRONG_CREDENTIAL,
+  not_registered: WRONG_CREDENTIAL,
+  malformed_credential: {
+    ...plain(400, "malformed_credential", "The credential is malformed."),
+    bearerError: "invalid_request",
+  },
+  ambiguous_credential: {
+    ...plain(400, "ambiguous_credential", "More than one credential was sent."),
+    bearerError: "invalid_request",
+  },
+  insufficient_role: plain(403, "insufficient_role", "The identity lacks the role for this."),
+  insufficient_scope: {
+    ...plain(403, "insufficient_scope", "The identity lacks a scope for this."),
+    bearerError: "insufficient_scope",
+  },
+  strategy_fault: plain(
+    503,
+    "strategy_fault",
+    "The credential cannot be checked at the moment; it may be fine. Try again.",
+  ),
+  body_too_large: plain(413, "body_too_large", "The request body is too large."),
+  body_malformed: plain(400, "body_malformed", "The request body is not framed correctly."),
+  body_timeout: plain(408, "body_timeout", "The request body did not arrive in time."),
+  upstream_unreachable: plain(502, "upstream_unreachable", "The upstream cannot be reached."),
+  upstream_timeout: plain(504, "upstream_timeout", "The upstream did not answer in time."),
+  upstream_broken: plain(
+    502,
+    "upstream_broken",
+    "The upstream's answer was cut or not valid HTTP.",
+  ),
+  shutting_down: plain(503, "shutting_down", "The gateway is shutting down."),
+  // Nobody reads this answer; the number is nginx's, for the log.
+  client_closed: plain(499, "client_closed", "The client left."),
+};
+
+const STATUS_TITLES: Readonly<Record<number, string>> = {
+  400: "Bad Request",
+  401: "Unauthorized",
+  403: "Forbidden",
+  404: "Not Found",
+  408: "Request Timeout",
+  413: "Content Too Large",
+  414: "URI Too Long",
+  417: "Expectation Failed",
+  431: "Request Header Fields Too Large",
+  499: "Client Closed Request",
+  501: "Not Implemented",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+  505: "HTTP Version Not Supported",
+};
+
+/** The reason phrase of one of our own statuses. */
+export function statusTitle(status: number): string {
+  return STATUS_TITLES[status] ?? "Error";
+}

@@ -1,0 +1,128 @@
+/**
+ * One request on its way through the steps: what was matched, who is asking, and the read-only view of it that
+ * strategies get.
+ *
+ * Invariant: strategies only ever see this through the AuthRequest interface; the body is read ahead only when one
+ * of them asks for its hash, and is then forwarded from memory, byte for byte.
+ */
+import type { AuthRequest, BodyHash, RequestHeaders } from "./contract/request.ts";
+import type { BodyFault, BodySource } from "./wire/body.ts";
+import type { Exchange } from "./wire/exchange.ts";
+import { allValues, type Fields } from "./wire/fields.ts";
+
+/** What the listener found out about where a request comes from and how it was addressed. */
+export interface Origin {
+  readonly requestId: string;
+  /** Empty when unknown. */
+  readonly clientAddress: string;
+  /** The peer is a trusted proxy: what it says about the client is believed. */
+  readonly isPeerTrusted: boolean;
+  readonly scheme: "http" | "https";
+  /** Host the client asked for, with port. */
+  readonly authority: string;
+}
+
+class HeaderView implements RequestHeaders {
+  private readonly fields: Fields;
+
+  constructor(fields: Fields) {
+    this.fields = fields;
+  }
+
+  get(name: string): string | null {
+    const values = this.all(name);
+    return values.length === 0 ? null : values.join(", ");
+  }
+
+  all(name: string): readonly string[] {
+    return allValues(this.fields, name.toLowerCase());
+  }
+}
+
+/** The body could not be read; the request ends with this and not with the strategy's opinion. */
+export class BodyReadError extends Error {
+  readonly fault: BodyFault;
+  constructor(fault: BodyFault) {
+    super("the request body could not be read");
+    this.name = "BodyReadError";
+    this.fault = fault;
+  }
+}
+
+export class RequestView implements AuthRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly query: string;
+  readonly headers: RequestHeaders;
+  readonly clientAddress: string;
+  readonly requestId: string;
+  /** What is to be forwarded: the client's stream, or the bytes that were read ahead. */
+  body: BodySource | Uint8Array | null;
+  private readonly origin: Origin;
+  private readonly publicUrls: readonly string[];
+  private hashed: BodyHash | null = null;
+
+  constructor(
+    exchange: Exchange,
+    origin: Origin,
+    matched: { path: string; query: string; publicUrls: readonly string[] },
+  ) {
+    this.method = exchange.head.method;
+    this.path = matched.path;
+    this.query = matched.query;
+    this.headers = new HeaderView(exchange.head.fields);
+    this.clientAddress = origin.clientAddress;
+    this.requestId = origin.requestId;
+    this.body = exchange.body;
+    this.origin = origin;
+    this.publicUrls = matched.publicUrls;
+  }
+
+  get urls(): readonly string[] {
+    const rest = this.path + this.query;
+    if (this.publicUrls.length > 0) return this.publicUrls.map((url) => url + rest);
+    return [`${this.origin.scheme}://${this.origin.authority}${rest}`];
+  }
+
+  async bodyHash(maxBytes: number): Promise<BodyHash> {
+    this.hashed ??= await this.readBody(maxBytes);
+    return this.hashed;
+  }
+
+  private async readBody(maxBytes: number): Promise<BodyHash> {
+    const source = this.body;
+    if (source === null) return hashOf(new Uint8Array());
+    if (source instanceof Uint8Array) return hashOf(source);
+    if (source.length !== null && source.length > maxBytes) return { kind: "too_large" };
+    const bytes = await collect(source, maxBytes);
+    if (bytes === null) return { kind: "too_large" };
+    this.body = bytes;
+    return hashOf(bytes);
+  }
+}
+
+function hashOf(bytes: Uint8Array): BodyHash {
+  const sha256 = new Uint8Array(new Bun.CryptoHasher("sha256").update(bytes).digest());
+  return { kind: "hash", sha256, length: bytes.length };
+}
+
+/** The whole body, or `null` when it is larger than `maxBytes` (the rest is then thrown away). */
+function collect(source: BodySource, maxBytes: number): Promise<Uint8Array | null> {
+  return new Promise((resolve, reject) => {
+    const chunks: Uint8Array[] = [];
+    let total = 0;
+    source.pipe({
+      write(chunk) {
+        total += chunk.length;
+        if (total <= maxBytes) chunks.push(chunk);
+        else {
+          source.cancel();
+          resolve(null);
+        }
+        return true;
+      },
+      end: () => resolve(Buffer.concat(chunks)),
+      fail: (fault) => reject(new BodyReadError(fault)),
+    });
+  });
+}

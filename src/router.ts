@@ -1,0 +1,127 @@
+/**
+ * From host, path and method to a route. Built once, immutable.
+ *
+ * Invariant: the first route that matches wins, and only if every reading of the path (path.ts) leads to the same
+ * one; what was matched is what is forwarded.
+ */
+import type { RouteConfig } from "./config/model.ts";
+import { canonicalPath, foldPath, needsFold, otherReadings } from "./path.ts";
+
+/** What the router says. `path` and `query` are what is forwarded; `query` has its `?`. */
+export type RouteMatch<Route> =
+  | { readonly kind: "route"; readonly route: Route; readonly path: string; readonly query: string }
+  | { readonly kind: "none"; readonly path: string }
+  | { readonly kind: "refused"; readonly reason: "path_ambiguous" | "path_malformed" };
+
+export interface Router<Route> {
+  /** @param authority host with optional port, lower case; @param target path and query as sent */
+  match(authority: string, method: string, target: string): RouteMatch<Route>;
+}
+
+type Matcher = (path: string) => boolean;
+
+interface CompiledRoute<Route> {
+  readonly route: Route;
+  readonly hosts: readonly Matcher[];
+  readonly methods: ReadonlySet<string> | null;
+  readonly paths: readonly Matcher[];
+  readonly foldedPaths: readonly Matcher[];
+  readonly isKept: boolean;
+}
+
+/** Compiles routes; `build` makes whatever the caller wants to get back for each. */
+export function createRouter<Route>(
+  routes: readonly RouteConfig[],
+  build: (config: RouteConfig) => Route,
+): Router<Route> {
+  const compiled = routes.map((config) => compile(config, build(config)));
+  return {
+    match(authority, method, target) {
+      const mark = target.indexOf("?");
+      const raw = mark === -1 ? target : target.slice(0, mark);
+      const forms = canonicalPath(raw);
+      if (forms === null) return { kind: "refused", reason: "path_malformed" };
+      const candidates = compiled.filter((one) => isFor(one, hostOf(authority), method));
+      const found = candidates.find((one) =>
+        fits(one.paths, one.isKept ? forms.kept : forms.merged),
+      );
+      const path = found?.isKept ? forms.kept : forms.merged;
+      if (!readingsAgree(candidates, found, path)) {
+        return { kind: "refused", reason: "path_ambiguous" };
+      }
+      if (found === undefined) return { kind: "none", path };
+      const query = mark === -1 ? "" : target.slice(mark);
+      return { kind: "route", route: found.route, path, query };
+    },
+  };
+}
+
+function readingsAgree<Route>(
+  candidates: readonly CompiledRoute<Route>[],
+  found: CompiledRoute<Route> | undefined,
+  path: string,
+): boolean {
+  const readings = otherReadings(path);
+  for (const reading of readings) {
+    if (candidates.find((one) => fits(one.paths, reading)) !== found) return false;
+  }
+  for (const reading of [path, ...readings]) {
+    if (!needsFold(reading)) continue;
+    const folded = foldPath(reading);
+    if (candidates.find((one) => fits(one.foldedPaths, folded)) !== found) return false;
+  }
+  return true;
+}
+
+function compile<Route>(config: RouteConfig, route: Route): CompiledRoute<Route> {
+  return {
+    route,
+    hosts: config.hosts.map(hostMatcher),
+    methods: config.methods.length === 0 ? null : new Set(config.methods),
+    paths: config.paths.map(pathMatcher),
+    foldedPaths: config.paths.map((pattern) => pathMatcher(foldPath(pattern))),
+    isKept: config.slashes === "keep",
+  };
+}
+
+function isFor<Route>(route: CompiledRoute<Route>, host: string, method: string): boolean {
+  if (route.methods !== null && !route.methods.has(method)) return false;
+  return route.hosts.length === 0 || fits(route.hosts, host);
+}
+
+function fits(matchers: readonly Matcher[], text: string): boolean {
+  for (const matches of matchers) if (matches(text)) return true;
+  return false;
+}
+
+/** `example.com:8080` and `[::1]:8080` without their port. */
+function hostOf(authority: string): string {
+  const colon = authority.lastIndexOf(":");
+  return colon === -1 || authority.endsWith("]") ? authority : authority.slice(0, colon);
+}
+
+function hostMatcher(pattern: string): Matcher {
+  if (!pattern.startsWith("*.")) return (host) => host === pattern;
+  const suffix = pattern.slice(1);
+  return (host) => host.length > suffix.length && host.endsWith(suffix);
+}
+
+/** Exact, `*` for one segment, `**` for any depth including none: `/v1/**` is also for `/v1`. */
+function pathMatcher(pattern: string): Matcher {
+  if (pattern === "/**") return () => true;
+  if (!pattern.includes("*")) return (path) => path === pattern;
+  const prefix = pattern.slice(0, -3);
+  if (pattern.endsWith("/**") && !prefix.includes("*")) {
+    return (path) => path === prefix || path.startsWith(`${prefix}/`);
+  }
+  const source = pattern
+    .split("/")
+    .slice(1)
+    .map((segment) => {
+      if (segment === "**") return "(?:/.*)?";
+      return segment === "*" ? "/[^/]+" : `/${segment.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}`;
+    })
+    .join("");
+  const form = new RegExp(`^${source}$`);
+  return (path) => form.test(path);
+}

@@ -1,0 +1,40 @@
+/**
+ * Header fields as parallel arrays: one entry per line, in the order they came.
+ *
+ * Invariant: every name is a token and every value is free of control bytes (RFC 9110 section 5.5), because only
+ * the parser in head.ts makes these. So they can be written to a peer again without a second look.
+ */
+
+/** `lower[i]`, `raw[i]` and `values[i]` belong to line `i`. Strings hold bytes (latin1). */
+export interface Fields {
+  readonly lower: readonly string[];
+  readonly raw: readonly string[];
+  readonly values: readonly string[];
+}
+
+/** The value of the first line with this lower-case name, or undefined. */
+export function firstValue(fields: Fields, name: string): string | undefined {
+  const index = fields.lower.indexOf(name);
+  return index === -1 ? undefined : fields.values[index];
+}
+
+/** Every value with this lower-case name, in order. */
+export function allValues(fields: Fields, name: string): string[] {
+  const found: string[] = [];
+  for (let i = fields.lower.indexOf(name); i !== -1; i = fields.lower.indexOf(name, i + 1)) {
+    found.push(fields.values[i] ?? "");
+  }
+  return found;
+}
+
+/** The members of a comma-separated list header over all its lines, lower case, empty ones left out. */
+export function listMembers(fields: Fields, name: string): string[] {
+  const members: string[] = [];
+  for (const value of allValues(fields, name)) {
+    for (const member of value.split(",")) {
+      const trimmed = member.trim().toLowerCase();
+      if (trimmed !== "") members.push(trimmed);
+    }
+  }
+  return members;
+}

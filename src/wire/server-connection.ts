@@ -1,0 +1,391 @@
+/**
+ * One client connection: requests in, replies out, one at a time and in order.
+ *
+ * Invariant: a request body is read to its end or the connection closes; no byte of it is ever read as the next
+ * request. Bytes that a client sends ahead (pipelining) wait, bounded.
+ */
+import { chunkedDecoder, lengthDecoder } from "./body.ts";
+import type { Exchange, ExchangeHandler, Peer, Reply, WireRefusal } from "./exchange.ts";
+import { type Framing, MAX_FIELDS, parseRequestHead, type RequestHead } from "./head.ts";
+import { RawWire } from "./raw.ts";
+import { ReplyWriter } from "./reply-writer.ts";
+import { type BodyPace, RequestBody } from "./request-body.ts";
+import { headBytes, Outgoing, type OwnedSocket, type SocketOwner } from "./socket.ts";
+
+/** Bounds of one connection; times in milliseconds. */
+export interface ConnectionLimits {
+  readonly headBytes: number;
+  readonly headTimeoutMs: number;
+  readonly keepAliveMs: number;
+  /** Longest time in which a client takes not a byte of a waiting reply. */
+  readonly sendTimeoutMs: number;
+  readonly pace: BodyPace;
+}
+
+const HEAD_END = Buffer.from("\r\n\r\n");
+const CONTINUE = headBytes("HTTP/1.1 100 Continue\r\n\r\n");
+/** What a client may send ahead of its turn. */
+const MAX_AHEAD_BYTES = 65_536;
+/** A refused body of at most this size is read away, so that the connection lives on. */
+const MAX_DISCARD_BYTES = 65_536;
+/** How long a closing connection still reads, so that the client sees the reply and not a reset. */
+const LINGER_MS = 2000;
+
+/**
+ * waiting: for a head. handling: the gateway decides. sending: a reply is under way. discarding: the reply is
+ * out, the rest of its request's body is read away. lingering: closing. closed: gone, or a tunnel.
+ */
+type State = "waiting" | "handling" | "sending" | "discarding" | "lingering" | "closed";
+
+/** An exchange in the hands of its connection. */
+class ActiveExchange implements Exchange {
+  readonly head: RequestHead;
+  readonly body: RequestBody | null;
+  readonly peer: Peer;
+  readonly startedMs: number;
+  isAborted = false;
+  private listener: (() => void) | null = null;
+
+  constructor(head: RequestHead, body: RequestBody | null, peer: Peer, startedMs: number) {
+    this.head = head;
+    this.body = body;
+    this.peer = peer;
+    this.startedMs = startedMs;
+  }
+
+  onAbort(listener: () => void): void {
+    this.listener = listener;
+    if (this.isAborted) listener();
+  }
+
+  abort(): void {
+    if (this.isAborted) return;
+    this.isAborted = true;
+    this.listener?.();
+  }
+}
+
+/** Owns a client's socket from accept to close, or until it becomes a tunnel. */
+export class ServerConnection implements SocketOwner {
+  readonly peer: Peer;
+  private readonly socket: OwnedSocket;
+  private readonly outgoing: Outgoing;
+  private readonly handler: ExchangeHandler;
+  private readonly limits: ConnectionLimits;
+  private readonly onGone: (connection: ServerConnection) => void;
+  private state: State = "waiting";
+  private pending: Buffer | null = null;
+  private exchange: ActiveExchange | null = null;
+  private writer: ReplyWriter | null = null;
+  private isDraining = false;
+  private isReadPaused = false;
+  /** When the state's deadline started to count. */
+  private sinceMs: number;
+  private lastQueuedBytes = 0;
+
+  constructor(
+    socket: OwnedSocket,
+    peer: Peer,
+    wiring: {
+      handler: ExchangeHandler;
+      limits: ConnectionLimits;
+      onGone: (connection: ServerConnection) => void;
+    },
+  ) {
+    this.socket = socket;
+    this.peer = peer;
+    this.outgoing = new Outgoing(socket);
+    this.handler = wiring.handler;
+    this.limits = wiring.limits;
+    this.onGone = wiring.onGone;
+    this.sinceMs = performance.now();
+  }
+
+  /** No request is under way and none has begun. */
+  get isIdle(): boolean {
+    return this.state === "waiting" && this.pending === null;
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.state === "lingering" || this.state === "closed") return;
+    const body = this.exchange?.body;
+    if (body && !body.settled) {
+      const used = body.accept(chunk, performance.now());
+      if (used === chunk.length || !body.complete) return;
+      this.keep(chunk.subarray(used));
+    } else {
+      this.keep(chunk);
+    }
+    if (this.state === "waiting") this.next();
+  }
+
+  private keep(chunk: Buffer): void {
+    if (this.pending === null && this.state === "waiting") this.sinceMs = performance.now();
+    this.pending = this.pending === null ? chunk : Buffer.concat([this.pending, chunk]);
+    if (this.state !== "waiting" && this.pending.length > MAX_AHEAD_BYTES) this.pauseReading();
+  }
+
+  /** Takes the next head out of what came, if it is whole. */
+  private next(): void {
+    const bytes = skipEmptyLines(this.pending);
+    this.pending = bytes;
+    if (bytes === null) return;
+    const end = bytes.indexOf(HEAD_END);
+    if (end > this.limits.headBytes || (end === -1 && bytes.length > this.limits.headBytes)) {
+      this.refuse(
+        bytes.indexOf(0x0a) > this.limits.headBytes || !bytes.includes(0x0a)
+          ? "uri_too_long"
+          : "head_too_large",
+      );
+    } else if (end === -1) {
+      if (hasBareNewline(bytes)) this.refuse("bad_request");
+    } else {
+      this.pending = end + 4 === bytes.length ? null : bytes.subarray(end + 4);
+      this.begin(parseRequestHead(bytes.toString("latin1", 0, end)));
+    }
+  }
+
+  private begin(head: ReturnType<typeof parseRequestHead>): void {
+    if (typeof head === "string") {
+      this.refuse(head);
+      return;
+    }
+    if (head.fields.lower.length > MAX_FIELDS) {
+      this.refuse("head_too_large");
+      return;
+    }
+    this.state = "handling";
+    const body = this.bodyOf(head.framing, head.expectsContinue);
+    const exchange = new ActiveExchange(head, body, this.peer, performance.now());
+    this.exchange = exchange;
+    const ahead = this.pending;
+    if (body !== null && ahead !== null) {
+      this.pending = null;
+      const used = body.accept(ahead, exchange.startedMs);
+      if (used < ahead.length && body.complete) this.keep(ahead.subarray(used));
+    }
+    this.handler.handle(exchange).then(
+      (reply) => this.reply(exchange, reply),
+      () => this.socket.terminate(),
+    );
+  }
+
+  private bodyOf(framing: Framing, expectsContinue: boolean): RequestBody | null {
+    if (framing.kind === "none" || framing.kind === "until_close") return null;
+    if (framing.kind === "length" && framing.length === 0) return null;
+    const length = framing.kind === "length" ? framing.length : null;
+    const decoder = length === null ? chunkedDecoder() : lengthDecoder(length);
+    const body: RequestBody = new RequestBody(length, decoder, {
+      pause: () => this.pauseReading(),
+      resume: () => this.resumeReading(),
+      wanted: () => {
+        // The body may already be here: then nobody waits for the interim answer.
+        if (expectsContinue && body.received === 0 && this.writer === null) {
+          this.outgoing.write(CONTINUE);
+        }
+      },
+      settled: (intact) => this.bodySettled(intact),
+    });
+    return body;
+  }
+
+  private reply(exchange: ActiveExchange, reply: Reply): void {
+    if (this.exchange !== exchange || this.state !== "handling") {
+      reply.onSent?.({ bodyBytes: 0, isComplete: false });
+      if (reply.body !== null && !(reply.body instanceof Uint8Array)) reply.body.cancel();
+      return;
+    }
+    this.state = "sending";
+    this.sinceMs = performance.now();
+    const { head, body } = exchange;
+    const writer = new ReplyWriter(this.outgoing, (complete) => {
+      reply.onSent?.({ bodyBytes: writer.bodyBytes, isComplete: complete });
+      this.sent(reply, complete);
+    });
+    this.writer = writer;
+    reply.abort = () => writer.abort();
+    const keepAlive = head.keepAlive && !this.isDraining && mayLiveOn(body, reply);
+    writer.send(reply, { method: head.method, minor: head.minor, keepAlive });
+  }
+
+  private sent(reply: Reply, complete: boolean): void {
+    const writer = this.writer;
+    if (this.state === "closed") return;
+    if (!complete) {
+      this.socket.terminate();
+      return;
+    }
+    if (reply.tunnel !== undefined) {
+      this.becomeTunnel(reply.tunnel);
+      return;
+    }
+    const body = this.exchange?.body ?? null;
+    const isUnread = body !== null && !body.complete;
+    if (writer?.keepAlive !== true) this.close(isUnread);
+    else if (!isUnread) this.ready();
+    else {
+      this.state = "discarding";
+      body.cancel();
+    }
+  }
+
+  private bodySettled(intact: boolean): void {
+    this.resumeReading();
+    if (this.state !== "discarding") return;
+    if (intact) this.ready();
+    else this.close(true);
+  }
+
+  private ready(): void {
+    this.exchange = null;
+    this.writer = null;
+    this.state = "waiting";
+    this.sinceMs = performance.now();
+    if (this.isDraining) {
+      this.close(false);
+      return;
+    }
+    this.resumeReading();
+    // Not recursion: a client that pipelines a thousand requests must not grow the stack.
+    if (this.pending !== null) queueMicrotask(() => this.state === "waiting" && this.next());
+  }
+
+  private becomeTunnel(start: (client: RawWire) => void): void {
+    const early = this.pending;
+    this.pending = null;
+    this.state = "closed";
+    this.onGone(this);
+    const wire = new RawWire(this.socket, this.outgoing, early);
+    if (this.isReadPaused) this.socket.resume();
+    start(wire);
+  }
+
+  private refuse(refusal: WireRefusal): void {
+    this.pending = null;
+    this.exchange = null;
+    const reply = this.handler.refuse(refusal, this.peer);
+    this.state = "sending";
+    const writer = new ReplyWriter(this.outgoing, () => {
+      reply.onSent?.({ bodyBytes: writer.bodyBytes, isComplete: true });
+      this.close(true);
+    });
+    this.writer = writer;
+    writer.send(reply, { method: "GET", minor: 1, keepAlive: false });
+  }
+
+  /** @param unread the client may still be sending: read on for a while so that it sees the reply */
+  private close(unread: boolean): void {
+    this.writer = null;
+    this.state = "lingering";
+    this.sinceMs = performance.now();
+    if (unread) {
+      this.resumeReading();
+      if (this.outgoing.queuedBytes === 0) this.socket.shutdown();
+    } else {
+      this.outgoing.end();
+    }
+  }
+
+  onDrain(): void {
+    this.sinceMs = performance.now();
+    if (!this.outgoing.flush()) return;
+    if (this.state === "lingering") this.socket.shutdown();
+    else this.writer?.drained();
+  }
+
+  /** The client has sent its last byte. As with nginx and Go, that counts as having left. */
+  onEnd(): void {
+    if (this.state === "handling" || this.state === "sending") this.socket.terminate();
+    else this.outgoing.end();
+    this.onClose();
+  }
+
+  onClose(): void {
+    if (this.state === "closed") return;
+    this.state = "closed";
+    const exchange = this.exchange;
+    this.exchange = null;
+    this.onGone(this);
+    exchange?.body?.break("peer_closed");
+    exchange?.abort();
+    this.writer?.abort();
+  }
+
+  /** Deadlines. Called a few times a second. */
+  tick(nowMs: number): void {
+    const body = this.exchange?.body;
+    if (body?.isTooSlow(nowMs, this.limits.pace)) body.break("too_slow");
+    const forMs = nowMs - this.sinceMs;
+    if (this.state === "waiting") this.tickWaiting(forMs);
+    else if (this.state === "lingering") {
+      if (forMs > LINGER_MS && this.outgoing.queuedBytes === 0) this.socket.terminate();
+      else this.tickSending(forMs);
+    } else this.tickSending(forMs);
+  }
+
+  private tickWaiting(forMs: number): void {
+    if (this.pending !== null) {
+      if (forMs > this.limits.headTimeoutMs) this.refuse("request_timeout");
+    } else if (forMs > this.limits.keepAliveMs) {
+      this.socket.end();
+    }
+  }
+
+  private tickSending(forMs: number): void {
+    const queued = this.outgoing.queuedBytes;
+    if (queued === 0) return;
+    if (queued !== this.lastQueuedBytes) {
+      this.lastQueuedBytes = queued;
+      this.sinceMs = performance.now();
+    } else if (forMs > this.limits.sendTimeoutMs) this.socket.terminate();
+  }
+
+  /** Shutting down: finish what is under way, take nothing new. */
+  drain(): void {
+    this.isDraining = true;
+    if (this.isIdle) this.socket.end();
+  }
+
+  /** The deadline of the drain has passed. */
+  destroy(): void {
+    this.socket.terminate();
+  }
+
+  private pauseReading(): void {
+    if (this.isReadPaused || this.state === "closed") return;
+    this.isReadPaused = true;
+    this.socket.pause();
+  }
+
+  private resumeReading(): void {
+    if (!this.isReadPaused || this.state === "closed") return;
+    if (this.pending !== null && this.pending.length > MAX_AHEAD_BYTES) return;
+    this.isReadPaused = false;
+    this.socket.resume();
+  }
+}
+
+/** Whether the connection can be kept although the reply comes before the end of the request body. */
+function mayLiveOn(body: RequestBody | null, reply: Reply): boolean {
+  if (body === null || body.complete) return true;
+  if (body.settled) return false;
+  const isStreaming = reply.body !== null && !(reply.body instanceof Uint8Array);
+  return !isStreaming && body.length !== null && body.length <= MAX_DISCARD_BYTES;
+}
+
+/** RFC 9112 section 2.2: an empty line before a request is skipped. */
+function skipEmptyLines(bytes: Buffer | null): Buffer | null {
+  if (bytes === null) return null;
+  let at = 0;
+  while (at < 4 && bytes[at] === 0x0d && bytes[at + 1] === 0x0a) at += 2;
+  if (at === bytes.length) return null;
+  return at === 0 ? bytes : bytes.subarray(at);
+}
+
+/** A LF without CR in an unfinished head: it would never end for us, and ends for others. */
+function hasBareNewline(bytes: Buffer): boolean {
+  for (let at = bytes.indexOf(0x0a); at !== -1; at = bytes.indexOf(0x0a, at + 1)) {
+    if (at === 0 || bytes[at - 1] !== 0x0d) return true;
+  }
+  return false;
+}

@@ -1,0 +1,106 @@
+/**
+ * The thin layer over Bun's sockets: who owns one, and writing with back-pressure.
+ *
+ * Invariant: bytes leave in the order they were written, none is lost when the kernel's buffer is full, and the
+ * writer is told when to stop and when to go on. A socket that is gone swallows writes silently: its owner
+ * hears of it through `onClose`, once.
+ */
+import type { Socket } from "bun";
+
+/** Who gets a socket's events. Replaced when a connection becomes a tunnel. */
+export interface SocketOwner {
+  onData(chunk: Buffer): void;
+  /** There is room again after a write that came back short. */
+  onDrain(): void;
+  /** The peer has sent its last byte. */
+  onEnd(): void;
+  /** The socket is gone; nothing follows. */
+  onClose(): void;
+}
+
+export type OwnedSocket = Socket<SocketOwner>;
+
+/** Handlers for `Bun.listen` and `Bun.connect` that pass every event to the socket's owner. */
+export const ownedSocketHandlers = {
+  data(socket: OwnedSocket, chunk: Buffer): void {
+    socket.data.onData(chunk);
+  },
+  drain(socket: OwnedSocket): void {
+    socket.data.onDrain();
+  },
+  end(socket: OwnedSocket): void {
+    socket.data.onEnd();
+  },
+  close(socket: OwnedSocket): void {
+    socket.data.onClose();
+  },
+  // A reset also comes with `close`, which is where it is handled.
+  error(): void {},
+};
+
+/** The writing half of a socket. */
+export class Outgoing {
+  private readonly socket: OwnedSocket;
+  private queue: Uint8Array[] = [];
+  private ending = false;
+  /** Bytes accepted but not yet taken by the kernel. */
+  queuedBytes = 0;
+
+  constructor(socket: OwnedSocket) {
+    this.socket = socket;
+  }
+
+  /** Sends or queues. False: something is queued, wait for the drain before writing more. */
+  write(bytes: Uint8Array): boolean {
+    if (bytes.length === 0) return this.queuedBytes === 0;
+    if (this.queuedBytes > 0) {
+      this.push(bytes);
+      return false;
+    }
+    const sent = this.socket.write(bytes);
+    if (sent >= bytes.length || sent < 0) return true;
+    this.push(sent === 0 ? bytes : bytes.subarray(sent));
+    return false;
+  }
+
+  /** Call from `onDrain`. True when nothing is queued any more. */
+  flush(): boolean {
+    while (this.queue.length > 0) {
+      const bytes = this.queue[0];
+      if (bytes === undefined) break;
+      const sent = Math.max(0, this.socket.write(bytes));
+      this.queuedBytes -= sent;
+      if (sent < bytes.length) {
+        this.queue[0] = bytes.subarray(sent);
+        return false;
+      }
+      this.queue.shift();
+    }
+    if (this.ending) this.socket.end();
+    return true;
+  }
+
+  /** Closes after the last queued byte. */
+  end(): void {
+    this.ending = true;
+    if (this.queuedBytes === 0) this.socket.end();
+  }
+
+  private push(bytes: Uint8Array): void {
+    this.queue.push(bytes);
+    this.queuedBytes += bytes.length;
+  }
+}
+
+/** Bytes of a head: heads are latin1 on the wire. */
+export function headBytes(text: string): Buffer {
+  return Buffer.from(text, "latin1");
+}
+
+/** A head and the first bytes after it in one piece, for one write instead of two. */
+export function headWithBody(text: string, body: Uint8Array): Buffer {
+  const joined = Buffer.allocUnsafe(text.length + body.length);
+  joined.write(text, 0, "latin1");
+  joined.set(body, text.length);
+  return joined;
+}
