@@ -7,18 +7,17 @@
 import { z } from "zod";
 import { parseDuration, parseSize } from "../contract/quantity.ts";
 
+const DURATION = { error: "expected a duration such as 500ms, 30s, 5m, 24h or 30d" };
+const SIZE = { error: "expected a size such as 64KiB, 10MiB or 1GB" };
+
 /** Milliseconds. */
-const duration = z.string().refine((text) => parseDuration(text) !== null, {
-  error: "expected a duration such as 500ms, 30s, 5m, 24h or 30d",
-});
+const duration = z.string(DURATION).refine((text) => parseDuration(text) !== null, DURATION);
 
 const durationOrNone = z.union([z.literal("none"), duration], {
   error: "expected a duration such as 30s, or none",
 });
 
-const size = z.string().refine((text) => parseSize(text) !== null, {
-  error: "expected a size such as 64KiB, 10MiB or 1GB",
-});
+const size = z.string(SIZE).refine((text) => parseSize(text) !== null, SIZE);
 
 const sizeOrNone = z.union([z.literal("none"), size], {
   error: "expected a size such as 10MiB, or none",

@@ -1,0 +1,207 @@
+/**
+ * From a file, variables and flags to a configuration, or to everything that is wrong with it.
+ *
+ * Invariant: `config` is null exactly when there are issues; nothing is thrown for bad input; loading has no effect
+ * on anything outside but running the top level of external plugin files.
+ */
+import { dirname, resolve } from "node:path";
+import type { Plugin } from "../contract/plugin.ts";
+import { check } from "./check.ts";
+import { type LoadPlugin, loadPlugins } from "./check-strategies.ts";
+import { findConfigFile } from "./find.ts";
+import {
+  type ConfigPath,
+  createReporter,
+  type Locate,
+  pathText,
+  type Reporter,
+  valueAt,
+} from "./issues.ts";
+import type { ConfigIssue, GatewayConfig } from "./model.ts";
+import { type NormalisedParts, normalise } from "./normalise.ts";
+import { envSettings, flagSettings, resolveSetting, type Setting, setAt } from "./overrides.ts";
+import { partsOf } from "./parts.ts";
+import { type ConfigDocument, documentSchema } from "./schema.ts";
+import { decodeSource, readSource, type Source } from "./source.ts";
+import { nameHint } from "./suggest.ts";
+import { parseYaml } from "./yaml.ts";
+import { reportZod, zodMessage } from "./zod-issues.ts";
+
+/** What to load. */
+export interface LoadOptions {
+  /** Path of the file, or null to look where {@link findConfigFile} looks (or when `text` is given). */
+  readonly file: string | null;
+  /** The content, instead of what is in the file. Relative paths start at the directory of `file`, else `cwd`. */
+  readonly text?: string;
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Dotted key to value, from flags: `{ "server.listen": "127.0.0.1:8008" }`. */
+  readonly overrides?: Readonly<Record<string, string>>;
+  readonly loadPlugin: LoadPlugin;
+}
+
+/** The outcome of {@link loadConfig}. */
+export interface LoadedConfig {
+  /** Null exactly when there are issues. */
+  readonly config: GatewayConfig | null;
+  /** The document with defaults filled in; null when it does not have the shape of one. */
+  readonly document: ConfigDocument | null;
+  /** In the order of the file. */
+  readonly issues: ConfigIssue[];
+  /** Absolute path of the file that was read, or null. */
+  readonly file: string | null;
+  /** The document as written, with variables and flags applied: plain data, references unresolved. */
+  readonly written: unknown;
+  /** The plugin of each strategy that loaded, by the strategy's name. */
+  readonly plugins: ReadonlyMap<string, Plugin>;
+}
+
+interface Loading {
+  readonly options: LoadOptions;
+  readonly file: string | null;
+  readonly configDir: string;
+  readonly report: Reporter;
+  /** Path texts that did not come from the file, and what they came from. */
+  readonly origins: Map<string, string>;
+}
+
+/** Loads and checks a configuration. All problems are in `issues`, not the first only. */
+export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
+  const file = fileOf(options);
+  const none = { config: null, document: null, file, written: undefined, plugins: new Map() };
+  const source = sourceOf(options, file);
+  if ("problem" in source) {
+    const { line, column, message, hint } = source.problem;
+    return { ...none, issues: [{ path: "", line, column, message, hint }] };
+  }
+  const yaml = parseYaml(source.text);
+  const origins = new Map<string, string>();
+  const report = createReporter(locateWith(yaml.locate, origins));
+  for (const { line, column, message, hint } of yaml.problems) {
+    report.addAt(line, column, message, hint);
+  }
+  if (!yaml.isUsable) return { ...none, issues: report.list() };
+  if (yaml.value === null || yaml.value === undefined) {
+    report.addAt(1, 1, "the file is empty", "write one with `gatehouse init`");
+    return { ...none, issues: report.list() };
+  }
+  const configDir = file === null ? options.cwd : dirname(file);
+  return loadDocument(yaml.value, { options, file, configDir, report, origins });
+}
+
+function fileOf({ file, text, env, cwd }: LoadOptions): string | null {
+  if (file !== null) return resolve(cwd, file);
+  return text === undefined ? findConfigFile({ env, cwd }).file : null;
+}
+
+function sourceOf({ text, env, cwd }: LoadOptions, file: string | null): Source {
+  if (text !== undefined) return decodeSource(new TextEncoder().encode(text));
+  if (file !== null) return readSource(file);
+  const searched = findConfigFile({ env, cwd }).searched.join(", ");
+  const message = `no configuration file: looked for ${searched}`;
+  const hint = "pass -c FILE, or write one with `gatehouse init`";
+  return { problem: { message, hint, line: 0, column: 0 } };
+}
+
+async function loadDocument(written: unknown, loading: Loading): Promise<LoadedConfig> {
+  const { options, file, configDir, report } = loading;
+  const { env } = options;
+  const late = applyOverrides(written, loading);
+  const plugins = await loadPlugins(partsOf(written).strategies, options.loadPlugin, loading);
+  applyStrategySettings(written, late, plugins, loading);
+  const result = documentSchema.safeParse(written, { error: zodMessage });
+  if (!result.success) {
+    reportZod(result.error, { report, schema: documentSchema, value: written, base: [] });
+  }
+  const document = result.success ? result.data : null;
+  const parts = partsOf(written);
+  const normalised = normalise(parts, loading);
+  check({ written, parts, normalised, plugins, sources: { env, configDir }, report });
+  const issues = report.list();
+  const config = issues.length === 0 ? assemble(normalised, loading) : null;
+  return { config, document, issues, file, written, plugins };
+}
+
+/** Applies what the core schema knows about; settings of strategies wait for their plugins' schemas. */
+function applyOverrides(written: unknown, loading: Loading): Setting[] {
+  const topLevel = Object.keys(documentSchema.shape);
+  const { env, overrides } = loading.options;
+  // Flags last, so that they win.
+  const settings = [...envSettings(env, topLevel), ...flagSettings(overrides ?? {})];
+  const isLate = ({ names: [first, , key] }: Setting) =>
+    first?.toLowerCase() === "strategies" &&
+    !["use", "sha256", undefined].includes(key?.toLowerCase());
+  for (const setting of settings) {
+    if (isLate(setting)) continue;
+    apply(setting, { schema: documentSchema, value: written, base: [] }, written, loading);
+  }
+  return settings.filter(isLate);
+}
+
+function applyStrategySettings(
+  written: unknown,
+  settings: readonly Setting[],
+  plugins: ReadonlyMap<string, Plugin>,
+  loading: Loading,
+): void {
+  const strategies = partsOf(written).strategies.map(([name]) => name);
+  for (const setting of settings) {
+    const [, wanted = "", ...names] = setting.names;
+    const name = strategies.find((one) => sameName(one, wanted));
+    if (name === undefined) {
+      const hint = nameHint(wanted.toLowerCase(), strategies, "the file has no strategies");
+      loading.report.addAt(0, 0, `${setting.origin}: there is no such strategy in the file`, hint);
+      continue;
+    }
+    const plugin = plugins.get(name);
+    if (plugin === undefined) continue;
+    const base = ["strategies", name];
+    const value = valueAt(written, base);
+    apply({ ...setting, names }, { schema: plugin.config, value, base }, written, loading);
+  }
+}
+
+function sameName(a: string, b: string): boolean {
+  return a.toLowerCase().replaceAll("-", "_") === b.toLowerCase().replaceAll("-", "_");
+}
+
+function apply(
+  setting: Setting,
+  within: { schema: Parameters<typeof resolveSetting>[1]; value: unknown; base: ConfigPath },
+  written: unknown,
+  { report, origins }: Loading,
+): void {
+  const resolved = resolveSetting(setting, within.schema, within.value);
+  if ("message" in resolved) {
+    report.addAt(0, 0, resolved.message, resolved.hint);
+    return;
+  }
+  const path = [...within.base, ...resolved.path];
+  setAt(written, path, resolved.value);
+  origins.set(pathText(path), resolved.origin);
+}
+
+/** What was set from outside has no place in the file. */
+function locateWith(locate: Locate, origins: ReadonlyMap<string, string>): Locate {
+  return (path, what) => {
+    const origin = origins.get(pathText(path));
+    return origin === undefined ? locate(path, what) : { line: 0, column: 0, origin };
+  };
+}
+
+function assemble(parts: NormalisedParts, { file, configDir }: Loading): GatewayConfig {
+  const { server, stateDir, logging } = parts;
+  if (server === null || stateDir === null || logging === null) {
+    throw new TypeError("a part is missing although nothing was reported");
+  }
+  return Object.freeze({
+    file,
+    configDir,
+    stateDir,
+    server,
+    strategies: parts.strategies.filter((one) => one !== null),
+    upstreams: parts.upstreams.filter((one) => one !== null),
+    logging,
+    routes: parts.routes.filter((one) => one !== null),
+  });
+}

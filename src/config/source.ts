@@ -1,0 +1,118 @@
+/**
+ * From a file to its text.
+ *
+ * Invariant: never more than 1 MiB is read, whatever the file says its size is, and only valid UTF-8 comes out.
+ */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { errorCode } from "../errors.ts";
+
+/** Far above any configuration written by people. */
+export const MAX_CONFIG_BYTES = 1_048_576;
+
+/** Why there is no text. `line` and `column` are 0 unless one place is to blame. */
+export interface SourceProblem {
+  readonly message: string;
+  readonly hint: string;
+  readonly line: number;
+  readonly column: number;
+}
+
+/** The text, or why there is none. */
+export type Source = { readonly text: string } | { readonly problem: SourceProblem };
+
+const REASONS: Readonly<Record<string, readonly [string, string]>> = {
+  ENOENT: ["does not exist", "pass -c FILE, or write one with `gatehouse init`"],
+  ENOTDIR: ["does not exist", "a part of its path is not a directory"],
+  EACCES: ["may not be read", "give the user that runs Gatehouse read access to it"],
+  EPERM: ["may not be read", "give the user that runs Gatehouse read access to it"],
+  EISDIR: ["is a directory", "name the file in it, for instance config.yaml"],
+  ELOOP: ["is a symbolic link that leads to itself", "point it at the file"],
+};
+
+/** Reads a config file; every way this fails is said with what to do. */
+export function readSource(path: string): Source {
+  let descriptor: number | undefined;
+  try {
+    descriptor = openSync(path, "r");
+    const status = fstatSync(descriptor);
+    if (status.isDirectory()) return unreadable(path, "EISDIR");
+    if (status.isFile() && (status.mode & 0o002) !== 0) {
+      return refused(
+        `${path} can be changed by every user (mode ${(status.mode & 0o777).toString(8)})`,
+        `chmod o-w ${path}`,
+      );
+    }
+    return decodeSource(readAtMost(descriptor, MAX_CONFIG_BYTES + 1));
+  } catch (error) {
+    return unreadable(path, errorCode(error) ?? "unknown error");
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor);
+  }
+}
+
+/** Bytes to text; refuses more than 1 MiB, invalid UTF-8 and control characters that YAML forbids. */
+export function decodeSource(bytes: Uint8Array): Source {
+  if (bytes.length > MAX_CONFIG_BYTES) {
+    return refused("the file is larger than 1 MiB", "is this really the configuration?");
+  }
+  const bad = firstInvalidByte(bytes);
+  if (bad !== -1) {
+    const isUtf16 =
+      (bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff);
+    const before = new TextDecoder().decode(bytes.subarray(0, bad));
+    return refused(
+      `the file is not UTF-8: byte ${bad + 1} does not fit`,
+      isUtf16 ? "it looks like UTF-16; save it as UTF-8" : "save it as UTF-8",
+      before,
+    );
+  }
+  const text = new TextDecoder().decode(bytes);
+  const control = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]/.exec(text);
+  if (control === null) return { text };
+  return refused("a control character stands here", "remove it", text.slice(0, control.index));
+}
+
+/** Index of the first byte that no UTF-8 text can have there, or -1. */
+function firstInvalidByte(bytes: Uint8Array): number {
+  if (isUtf8(bytes, false)) return -1;
+  let [valid, invalid] = [0, bytes.length + 1];
+  while (invalid - valid > 1) {
+    const middle = (valid + invalid) >> 1;
+    if (middle <= bytes.length && isUtf8(bytes.subarray(0, middle), true)) valid = middle;
+    else invalid = middle;
+  }
+  return Math.min(valid, bytes.length - 1);
+}
+
+function isUtf8(bytes: Uint8Array, mayEndEarly: boolean): boolean {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: mayEndEarly });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function readAtMost(descriptor: number, limit: number): Uint8Array {
+  const buffer = new Uint8Array(limit);
+  let length = 0;
+  while (length < limit) {
+    const count = readSync(descriptor, buffer, length, limit - length, null);
+    if (count === 0) break;
+    length += count;
+  }
+  return buffer.subarray(0, length);
+}
+
+function unreadable(path: string, code: string): Source {
+  const [what, hint] = REASONS[code] ?? [`cannot be read (${code})`, "check the path"];
+  return refused(`${path} ${what}`, hint);
+}
+
+/** @param before the text up to the place to blame, if there is one */
+function refused(message: string, hint: string, before?: string): Source {
+  if (before === undefined) return { problem: { message, hint, line: 0, column: 0 } };
+  const lines = before.split("\n");
+  const column = (lines.at(-1)?.length ?? 0) + 1;
+  return { problem: { message, hint, line: lines.length, column } };
+}
