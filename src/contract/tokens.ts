@@ -48,10 +48,13 @@ export interface IssuedToken {
 /** A mistake of the caller (no such token, a name that is not unique, an expiry in the past). */
 export class TokenError extends Error {
   readonly code: "not_found" | "not_unique" | "invalid" | "conflict";
-  constructor(code: TokenError["code"], message: string) {
+  /** Which entry of `adoptAll` was wrong, from 0; undefined elsewhere. */
+  readonly index: number | undefined;
+  constructor(code: TokenError["code"], message: string, index?: number) {
     super(message);
     this.name = "TokenError";
     this.code = code;
+    this.index = index;
   }
 }
 
@@ -68,4 +71,8 @@ export interface TokenStore {
   revoke(idOrName: string, reason: string): TokenRecord | Promise<TokenRecord>;
   /** Takes over a token made elsewhere; only its keyed hash is kept. */
   adopt?(token: string, draft: TokenDraft): TokenRecord | Promise<TokenRecord>;
+  /** The same for many, all or none; the error's `index` says which one was wrong. */
+  adoptAll?(
+    entries: readonly { readonly token: string; readonly draft: TokenDraft }[],
+  ): readonly TokenRecord[] | Promise<readonly TokenRecord[]>;
 }
