@@ -1,3 +1,4 @@
+/** Order of start and close, failures on the way, and the strategy that a token command opens. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -68,6 +69,7 @@ function config(strategies: readonly StrategyConfig[]): GatewayConfig {
         headBytes: 1,
         headTimeoutMs: 1,
         keepAliveMs: 1,
+        sendTimeoutMs: 1,
         bodyTimeoutMs: 1,
         bodyMinBytesPerSecond: 1,
         maxConnections: 1,
@@ -152,7 +154,12 @@ describe("startStrategies", () => {
     const error = await refusal(
       start(
         [probe("a"), failing],
-        [strategy("one", "a"), strategy("two", "a"), strategy("three", "bad"), strategy("four", "a")],
+        [
+          strategy("one", "a"),
+          strategy("two", "a"),
+          strategy("three", "bad"),
+          strategy("four", "a"),
+        ],
       ),
     );
     expect(error.message).toBe("strategy three (bad) cannot start: no luck");
@@ -170,7 +177,9 @@ describe("startStrategies", () => {
 
   test("an unknown plugin keeps the hint of the loader", async () => {
     const error = await refusal(start([probe("probe")], [strategy("one", "prob")]));
-    expect(error.message).toContain('strategy one (prob) cannot start: there is no bundled plugin "prob"');
+    expect(error.message).toContain(
+      'strategy one (prob) cannot start: there is no bundled plugin "prob"',
+    );
     expect(error.hint).toBe("Did you mean probe?");
   });
 
@@ -266,28 +275,39 @@ describe("closing", () => {
   });
 
   test.each([
-    ["throws", () => { throw new Error("stuck on hush-hush"); }],
-    ["rejects", () => Promise.reject(new Error("stuck on hush-hush"))],
-  ])("a close that %s is logged without its secret, and the others are still closed", async (_, close) => {
-    const running = await start(
-      [probe("a"), probe("bad", () => ({ ...absent, close }))],
-      [strategy("one", "a"), strategy("two", "bad", { word: "${env:WORD}" })],
-      { env: { WORD: "hush-hush" } },
-    );
-    await running.close(100);
-    expect(events.slice(2)).toEqual(["close two", "close one"]);
-    expect(log.lines).toEqual([
-      {
-        level: "error",
-        event: "strategy.close_failed",
-        fields: { strategy: "two", error: "stuck on [redacted]" },
+    [
+      "throws",
+      () => {
+        throw new Error("stuck on hush-hush");
       },
-    ]);
-  });
+    ],
+    ["rejects", () => Promise.reject(new Error("stuck on hush-hush"))],
+  ])(
+    "a close that %s is logged without its secret, and the others are still closed",
+    async (_, close) => {
+      const running = await start(
+        [probe("a"), probe("bad", () => ({ ...absent, close }))],
+        [strategy("one", "a"), strategy("two", "bad", { word: "${env:WORD}" })],
+        { env: { WORD: "hush-hush" } },
+      );
+      await running.close(100);
+      expect(events.slice(2)).toEqual(["close two", "close one"]);
+      expect(log.lines).toEqual([
+        {
+          level: "error",
+          event: "strategy.close_failed",
+          fields: { strategy: "two", error: "stuck on [redacted]" },
+        },
+      ]);
+    },
+  );
 
   test("a close that never ends is left behind after its deadline", async () => {
     const stuck = probe("stuck", () => ({ ...absent, close: () => new Promise<void>(() => {}) }));
-    const running = await start([probe("a"), stuck], [strategy("one", "a"), strategy("two", "stuck")]);
+    const running = await start(
+      [probe("a"), stuck],
+      [strategy("one", "a"), strategy("two", "stuck")],
+    );
     await running.close(1);
     expect(events.slice(2)).toEqual(["close two", "close one"]);
     expect(log.lines[0]?.event).toBe("strategy.close_timeout");
@@ -297,7 +317,10 @@ describe("closing", () => {
 describe("openStrategy", () => {
   const said: string[] = [];
 
-  function open(strategies: string, options: { strategy?: string; env?: Record<string, string> } = {}) {
+  function open(
+    strategies: string,
+    options: { strategy?: string; env?: Record<string, string> } = {},
+  ) {
     const file = join(directory, "gatehouse.yaml");
     const text = `version: 1
 strategies:
@@ -346,9 +369,9 @@ routes: [{ match: { path: /** }, access: public, upstream: api }]
   });
 
   test("a named strategy that keeps no tokens is a mistake of usage", async () => {
-    process.env["GATEHOUSE_LIFECYCLE_TEST"] = "0123456789abcdef0123";
+    process.env.GATEHOUSE_LIFECYCLE_TEST = "0123456789abcdef0123";
     const error = await refusal(open(OPS + TEAM, { strategy: "ops" }));
-    delete process.env["GATEHOUSE_LIFECYCLE_TEST"];
+    delete process.env.GATEHOUSE_LIFECYCLE_TEST;
     expect(error.exitCode).toBe(EXIT.usage);
     expect(error.message).toContain("strategy ops (static-env) keeps no tokens");
   });

@@ -1,3 +1,4 @@
+/** What the loader accepts, and what it refuses before a line of it runs. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { chmodSync, chownSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -142,6 +143,14 @@ describe("the pin", () => {
     write("mine.ts", `globalThis.__ran = true;\n${text}`);
     const error = await refusal("./mine.ts", digest);
     expect(error.message).toContain("is not the one that was pinned: its SHA-256 is ");
+    expect("__ran" in globalThis).toBe(false);
+  });
+
+  test("covers what is run: a file that changes after the check is run as it was checked", async () => {
+    const path = write("mine.ts", text);
+    const loading = load("./mine.ts", digest, directory);
+    writeFileSync(path, `globalThis.__ran = true;\n${source({ name: '"swapped"' })}`);
+    expect((await loading).name).toBe("mine");
     expect("__ran" in globalThis).toBe(false);
   });
 });

@@ -38,13 +38,29 @@ const MAX_CREDENTIAL_LENGTH = 8192;
 export function readCredential(request: AuthRequest, sources: CredentialSources): FoundCredential {
   const lines = request.headers.all("authorization");
   if (lines.length > 1) return AMBIGUOUS;
-  const authorization = lines[0]?.trim() ?? "";
+  const authorization = trimBlanks(lines[0] ?? "");
   if (authorization !== "") return fromAuthorization(authorization, sources.basic === true);
   if (sources.header === undefined) return NONE;
   const keys = request.headers.all(sources.header);
   if (keys.length > 1) return AMBIGUOUS;
-  const key = keys[0]?.trim() ?? "";
+  const key = trimBlanks(keys[0] ?? "");
   return key === "" ? NONE : checked(key);
+}
+
+/**
+ * Blanks and tabs only (RFC 9110 section 5.5): `trim` would also take away the no-break space, which is byte 0xA0
+ * in a header and makes the credential another one.
+ */
+function trimBlanks(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(text[start])) start += 1;
+  while (end > start && isBlank(text[end - 1])) end -= 1;
+  return text.slice(start, end);
+}
+
+function isBlank(character: string | undefined): boolean {
+  return character === " " || character === "\t";
 }
 
 function fromAuthorization(value: string, basic: boolean): FoundCredential {

@@ -1,0 +1,132 @@
+/**
+ * static-env: one or several fixed tokens from an environment variable or a file, presented as
+ * `Authorization: Bearer` (RFC 6750 section 2.1) or in a header such as `x-api-key`.
+ *
+ * Invariant: tokens are read once, at the start; identities are named by strategy and position, never by
+ * anything that follows from a token.
+ */
+import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { ABSENT, definePlugin, type Outcome, readCredential, UNKNOWN, z } from "gatehouse";
+import { findToken, parseTokens, type TokenDigests } from "./verify.ts";
+
+const MAX_FILE_BYTES = 1024 * 1024;
+
+const config = z
+  .strictObject({
+    env: z
+      .string()
+      .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, {
+        error: "expected the name of an environment variable (not its value)",
+      })
+      .optional()
+      .describe(
+        "Name of the environment variable that holds the token, or several separated by commas or white space.",
+      ),
+    file: z
+      .string()
+      .min(1)
+      .optional()
+      .describe(
+        "Path of a file that holds the token or tokens, relative to the config file; others must not be able to read it.",
+      ),
+    header: z
+      .string()
+      .regex(/^[!#$%&'*+.^`|~0-9A-Za-z-]{1,100}$/, { error: "expected a header name" })
+      .refine((name) => name.toLowerCase() !== "authorization", {
+        error: "Authorization is always looked at; name another header",
+      })
+      .default("x-api-key")
+      .describe("Header that is read when there is no Authorization. Default x-api-key."),
+    role: z
+      .enum(["admin", "user"])
+      .default("user")
+      .describe("Role of whoever presents a token. Default user."),
+    name: z
+      .string()
+      .min(1)
+      .max(200)
+      .optional()
+      .describe("Label for logs and for the upstream. Default: none."),
+  })
+  .refine((value) => (value.env === undefined) !== (value.file === undefined), {
+    error: "expected exactly one of env and file",
+  });
+
+export default definePlugin({
+  name: "static-env",
+  contract: 1,
+  config,
+  questions: [
+    {
+      id: "env",
+      kind: "text",
+      message: "Which environment variable holds the token?",
+      initial: "GATEHOUSE_TOKEN",
+    },
+  ],
+  init(settings, host) {
+    const digests = loadTokens(settings, host.configDir);
+    const header = settings.header.toLowerCase();
+    const accepted = digests.map((_, index): Outcome => {
+      const id = digests.length === 1 ? host.strategy : `${host.strategy}:${index + 1}`;
+      const name = settings.name === undefined ? {} : { name: settings.name };
+      return { outcome: "accept", identity: { id, role: settings.role, ...name } };
+    });
+    return {
+      credentialHeaders: ["authorization", header],
+      challenges: () => [{ scheme: "Bearer" }],
+      authenticate(request): Outcome {
+        const credential = readCredential(request, { header });
+        switch (credential.found) {
+          case "none":
+            return ABSENT;
+          case "malformed":
+            return { outcome: "reject", reason: "malformed_credential" };
+          case "ambiguous":
+            return { outcome: "reject", reason: "ambiguous_credential" };
+          case "one":
+            return accepted[findToken(digests, credential.value)] ?? UNKNOWN;
+        }
+      },
+    };
+  },
+});
+
+function loadTokens(settings: z.infer<typeof config>, configDir: string): TokenDigests {
+  if (settings.file !== undefined) return fromFile(resolve(configDir, settings.file));
+  const name = settings.env ?? "";
+  const value = process.env[name];
+  if (value === undefined) {
+    throw new Error(
+      `environment variable ${name} is not set; set it, or name a file with \`file\` instead of \`env\``,
+    );
+  }
+  return parseTokens(value, `environment variable ${name}`);
+}
+
+/** Checked and read through one descriptor, so that what was checked is what is read. */
+function fromFile(path: string): TokenDigests {
+  const descriptor = open(path);
+  try {
+    const stats = fstatSync(descriptor);
+    if (!stats.isFile()) throw new Error(`token file ${path} is not a regular file`);
+    if ((stats.mode & 0o006) !== 0) {
+      throw new Error(`token file ${path} is open to every user; run: chmod 600 ${path}`);
+    }
+    if (stats.size > MAX_FILE_BYTES) throw new Error(`token file ${path} is larger than 1 MiB`);
+    return parseTokens(readFileSync(descriptor, "utf8"), `token file ${path}`);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function open(path: string): number {
+  try {
+    // NONBLOCK: opening a pipe must not wait for somebody to write to it.
+    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : "error";
+    throw new Error(`token file ${path} cannot be read (${code})`);
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * Builds the host of one strategy instance: the capabilities of the contract and nothing else.
+ *
+ * Invariant: everything a strategy opens through its host belongs to the gateway and ends with it; the state
+ * database is opened once per process and only when somebody asks for it.
+ */
+import type { Database } from "bun:sqlite";
+import { createHash, timingSafeEqual } from "node:crypto";
+import type { Clock, Host, Log, LogFields, Migration } from "./contract/host.ts";
+import { stateKey } from "./store/keys.ts";
+import { openStateDatabase, type StateDatabase } from "./store/sqlite.ts";
+
+/** How long `host.fetch` may take, the body included. */
+const FETCH_DEADLINE_MS = 10_000;
+
+/** What the hosts of all strategies of a gateway share. */
+export interface HostShared {
+  readonly log: Log;
+  readonly clock: Clock;
+  /** Absolute. */
+  readonly stateDir: string;
+  /** Absolute. */
+  readonly configDir: string;
+  readonly database: LazyDatabase;
+  /** Aborted when the gateway shuts down. */
+  readonly signal: AbortSignal;
+}
+
+/** The state database, opened when it is first needed. */
+export interface LazyDatabase {
+  /** @throws what `openStateDatabase` throws, or when it was closed before */
+  get(): StateDatabase;
+  /** Closes it if it was ever opened; more than once is fine. */
+  close(): void;
+}
+
+/** The one state database of a gateway that keeps its state in `stateDir`; `clock` dates its schema steps. */
+export function lazyDatabase(stateDir: string, clock: Clock): LazyDatabase {
+  let opened: StateDatabase | null = null;
+  let isClosed = false;
+  return {
+    get() {
+      if (isClosed) throw new Error("the state database was closed: the gateway is shutting down");
+      opened ??= openStateDatabase(stateDir, { clock });
+      return opened;
+    },
+    close() {
+      isClosed = true;
+      opened?.close();
+      opened = null;
+    },
+  };
+}
+
+/** The host of the strategy called `strategy` in the config. */
+export function createHost(strategy: string, shared: HostShared): Host {
+  return Object.freeze({
+    strategy,
+    log: strategyLog(shared.log, strategy),
+    clock: shared.clock,
+    stateDir: shared.stateDir,
+    configDir: shared.configDir,
+    signal: shared.signal,
+    database(namespace: string, migrations: readonly Migration[]): Database {
+      const state = shared.database.get();
+      state.migrate(namespace, migrations);
+      return state.database;
+    },
+    key: (name: string) => stateKey(shared.stateDir, name),
+    secretEquals,
+    fetch: (url: string, init?: RequestInit) => fetchWithDeadline(url, init, shared.signal),
+  });
+}
+
+/** Every line of a strategy says which strategy it is from; a field of the same name cannot hide that. */
+function strategyLog(log: Log, strategy: string): Log {
+  const named = (fields?: LogFields): LogFields => ({ ...fields, strategy });
+  return Object.freeze({
+    debug: (event: string, fields?: LogFields) => log.debug(event, named(fields)),
+    info: (event: string, fields?: LogFields) => log.info(event, named(fields)),
+    warn: (event: string, fields?: LogFields) => log.warn(event, named(fields)),
+    error: (event: string, fields?: LogFields) => log.error(event, named(fields)),
+  });
+}
+
+/**
+ * Whether two texts are equal. Digests are compared, so that neither the place of the first difference nor the
+ * length of the expected text shows in the time it takes.
+ */
+export function secretEquals(a: string, b: string): boolean {
+  return timingSafeEqual(digest(a), digest(b));
+}
+
+function digest(text: string): Buffer {
+  return createHash("sha256").update(text, "utf8").digest();
+}
+
+/**
+ * Redirects are never followed: a request that carries a secret must not be led to another host. A signal in
+ * `init` ends it sooner.
+ */
+function fetchWithDeadline(
+  url: string,
+  init: RequestInit | undefined,
+  shutdown: AbortSignal,
+): Promise<Response> {
+  const signals = [AbortSignal.timeout(FETCH_DEADLINE_MS), shutdown];
+  if (init?.signal) signals.push(init.signal);
+  return fetch(url, { ...init, redirect: "manual", signal: AbortSignal.any(signals) });
+}

@@ -1,0 +1,12 @@
+/**
+ * The bundled plugins, in the order in which help and documentation list them.
+ *
+ * Invariant: this is the only file that imports plugins/*, and the list is written out: nothing is found by
+ * scanning a directory.
+ */
+import bearerSqlite from "../plugins/bearer-sqlite/index.ts";
+import staticEnv from "../plugins/static-env/index.ts";
+import type { Plugin } from "./contract/plugin.ts";
+
+/** Every plugin that is part of the executable. */
+export const bundledPlugins: readonly Plugin[] = [staticEnv, bearerSqlite];

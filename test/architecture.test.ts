@@ -1,0 +1,291 @@
+/**
+ * Who may import whom, and a few rules of the house that no linter knows. Each rule says why it is there.
+ *
+ * Invariant: a rule about a path that does not exist fails, so that a rename cannot switch a rule off; a new
+ * directory in src/ fails until somebody decides what it may import.
+ */
+import { describe, expect, test } from "bun:test";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { isBuiltin } from "node:module";
+import { dirname, join, normalize, resolve } from "node:path";
+
+const ROOT = resolve(import.meta.dir, "..");
+
+/** Packages that plugins may use beside the contract. Each is named with its reason in the design. */
+const PLUGIN_PACKAGES: readonly string[] = [];
+
+interface Import {
+  /** Repository path, or the name of a package or built-in module. */
+  readonly target: string;
+  readonly isType: boolean;
+}
+
+interface Source {
+  /** Repository path. */
+  readonly path: string;
+  readonly text: string;
+  /** Without comments. */
+  readonly code: string;
+  readonly imports: readonly Import[];
+}
+
+/** `from` are files or, with a slash at the end, directories. */
+interface Rule {
+  readonly title: string;
+  readonly reason: string;
+  readonly from: readonly string[];
+  /** Paths the rule names besides `from`; they must exist. */
+  readonly names: readonly string[];
+  allows(imported: Import, source: Source): boolean;
+}
+
+const STEPS = ["router", "authenticate", "authorize", "forward", "upgrade", "respond", "audit"].map(
+  (name) => `src/${name}.ts`,
+);
+const LEAVES = ["src/errors.ts", "src/clock.ts", "src/log.ts"];
+
+const RULES: readonly Rule[] = [
+  {
+    title: "a plugin imports the contract, its own files, built-ins and listed packages",
+    reason: "what a bundled plugin can do, an external file can do with the same source text",
+    from: ["plugins/"],
+    names: [],
+    allows: ({ target }, { path }) =>
+      target === "gatehouse" ||
+      target.startsWith(pluginFolder(path)) ||
+      isRuntime(target) ||
+      PLUGIN_PACKAGES.includes(target),
+  },
+  {
+    title: "registry.ts alone imports plugins",
+    reason: "the list of bundled plugins is in one place, written out",
+    from: ["src/"],
+    names: ["src/registry.ts"],
+    allows: ({ target }, { path }) => !target.startsWith("plugins/") || path === "src/registry.ts",
+  },
+  {
+    title: "main.ts alone imports registry.ts",
+    reason: "everything else is given the plugins, so tests and embedders choose their own",
+    from: ["src/", "plugins/"],
+    names: ["src/main.ts", "src/registry.ts"],
+    allows: ({ target }, { path }) => target !== "src/registry.ts" || path === "src/main.ts",
+  },
+  {
+    title: "contract/ imports itself and the schema library",
+    reason: "it is the published surface; whatever it pulled in would be published with it",
+    from: ["src/contract/"],
+    names: [],
+    allows: ({ target, isType }) =>
+      target.startsWith("src/contract/") || target === "zod" || (isType && isRuntime(target)),
+  },
+  {
+    title: "leaves import nothing but leaves and the contract",
+    reason: "everybody imports them, so anything they import is imported by everybody",
+    from: LEAVES,
+    names: [],
+    allows: ({ target }) =>
+      LEAVES.includes(target) || target.startsWith("src/contract/") || !target.startsWith("src/"),
+  },
+  {
+    title: "a step never imports gateway.ts, server.ts or another step",
+    reason:
+      "a star, not a mesh: each step is read, tested and replaced alone, and nothing calls back up",
+    from: STEPS,
+    names: ["src/gateway.ts", "src/server.ts"],
+    allows: ({ target }) =>
+      target !== "src/gateway.ts" && target !== "src/server.ts" && !STEPS.includes(target),
+  },
+  {
+    title: "the way of a request never imports store/",
+    reason: "strategies reach the database through their host; the core decides without state",
+    from: [...STEPS, "src/gateway.ts", "src/server.ts"],
+    names: ["src/store/"],
+    allows: ({ target }) => !target.startsWith("src/store/"),
+  },
+  {
+    title: "wire/ imports itself, errors and clock",
+    reason: "bytes on sockets know nothing of routes, identities or configuration",
+    from: ["src/wire/"],
+    names: ["src/errors.ts", "src/clock.ts"],
+    allows: ({ target }) =>
+      ["src/errors.ts", "src/clock.ts"].includes(target) || isOwn(target, "src/wire/"),
+  },
+  {
+    title: "config/ imports itself, leaves and the contract",
+    reason:
+      "parsing has no side effects, so `config validate` does exactly what `serve` does first",
+    from: ["src/config/"],
+    names: ["src/contract/"],
+    allows: ({ target }) =>
+      LEAVES.includes(target) || target.startsWith("src/contract/") || isOwn(target, "src/config/"),
+  },
+  {
+    title: "store/ imports itself, leaves and the contract",
+    reason: "the database outlives every feature that uses it",
+    from: ["src/store/"],
+    names: ["src/contract/"],
+    allows: ({ target }) =>
+      LEAVES.includes(target) || target.startsWith("src/contract/") || isOwn(target, "src/store/"),
+  },
+  {
+    title: "cli/ is imported by main.ts and itself alone",
+    reason: "commands are clients of the core; the core runs without any of them",
+    from: ["src/", "plugins/"],
+    names: ["src/cli/", "src/main.ts"],
+    allows: ({ target }, { path }) =>
+      !target.startsWith("src/cli/") || path === "src/main.ts" || path.startsWith("src/cli/"),
+  },
+];
+
+const KNOWN_DIRECTORIES = ["cli", "config", "contract", "store", "wire"];
+
+const sources = [...sourcesBelow("src"), ...sourcesBelow("plugins")];
+const shipped = sources.filter(({ path }) => !path.endsWith(".test.ts"));
+
+describe("imports", () => {
+  for (const rule of RULES) {
+    test(`${rule.title}: ${rule.reason}`, () => {
+      const missing = [...rule.from, ...rule.names].filter((path) => !existsSync(join(ROOT, path)));
+      expect(missing).toEqual([]);
+      const broken = shipped
+        .filter(({ path }) => rule.from.some((from) => isIn(path, from)))
+        .flatMap((source) =>
+          source.imports
+            .filter((imported) => !rule.allows(imported, source))
+            .map(({ target }) => `${source.path} imports ${target}`),
+        );
+      expect(broken).toEqual([]);
+    });
+  }
+
+  test("every relative import names a file that exists, extension included", () => {
+    const broken = shipped.flatMap(({ path, imports }) =>
+      imports
+        .filter(({ target }) => /^(src|plugins|test)\//.test(target))
+        .filter(({ target }) => !/\.[a-z]+$/.test(target) || !existsSync(join(ROOT, target)))
+        .map(({ target }) => `${path} imports ${target}`),
+    );
+    expect(broken).toEqual([]);
+  });
+
+  test("every directory of src/ has a rule about what it may import", () => {
+    const directories = readdirSync(join(ROOT, "src"), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => name);
+    expect(directories.sort()).toEqual(KNOWN_DIRECTORIES);
+  });
+
+  test("the scanner sees static, type-only, side-effect, re-exporting and dynamic imports", () => {
+    const text = `/** import x from "./no.ts"; */
+import a, { b } from "./a.ts";
+import type { T } from "./t.ts";
+import {
+  c,
+} from "./c.ts";
+import "./side.ts";
+export { d } from "./d.ts";
+export * from "zod";
+// import y from "./no.ts";
+const e = await import("./e.ts");
+`;
+    const found = importsOf("src/x.ts", withoutComments(text));
+    expect(found.map(({ target }) => target).sort()).toEqual(
+      ["a", "c", "d", "e", "side", "t"].map((name) => `src/${name}.ts`).concat("zod"),
+    );
+    expect(found.filter(({ isType }) => isType).map(({ target }) => target)).toEqual(["src/t.ts"]);
+  });
+});
+
+describe("house rules", () => {
+  test("only main.ts ends the process: a command that exits cannot be tested or cleaned up after", () => {
+    expect(existsSync(join(ROOT, "src/main.ts"))).toBe(true);
+    expect(using(/\bprocess\s*\.\s*(exit|abort|kill)\b|\bprocess\s*\.\s*exitCode\s*=/)).toEqual([
+      "src/main.ts",
+    ]);
+  });
+
+  test("nothing writes to the console: output goes through the log or the command's context", () => {
+    expect(using(/\bconsole\s*\./)).toEqual([]);
+  });
+
+  test("every file opens with a docblock that says what it owns", () => {
+    const bare = shipped.filter(({ text }) => !/^(#!.*\n)?\/\*\*/.test(text));
+    expect(bare.map(({ path }) => path)).toEqual([]);
+  });
+
+  test("no file is longer than 500 lines: beyond that it is about two things", () => {
+    const long = [...sources, ...sourcesBelow("test")].filter(
+      ({ text }) => text.split("\n").length > 501,
+    );
+    expect(long.map(({ path }) => path)).toEqual([]);
+  });
+
+  test("src/ has no index.ts: importing a file names the file", () => {
+    const barrels = sources.filter(({ path }) => /^src\/.*index\.[cm]?ts$/.test(path));
+    expect(barrels.map(({ path }) => path)).toEqual([]);
+  });
+
+  test("a plugin's name is its folder's, and each folder has tests and the contract suite", async () => {
+    const folders = readdirSync(join(ROOT, "plugins"));
+    const { bundledPlugins } = await import("../src/registry.ts");
+    expect(bundledPlugins.map(({ name }) => name).sort()).toEqual(folders.sort());
+    const without = folders.filter(
+      (name) => !existsSync(join(ROOT, "plugins", name, "contract.test.ts")),
+    );
+    expect(without).toEqual([]);
+  });
+});
+
+function using(pattern: RegExp): string[] {
+  return shipped.filter(({ code }) => pattern.test(code)).map(({ path }) => path);
+}
+
+function isIn(path: string, fileOrDirectory: string): boolean {
+  return fileOrDirectory.endsWith("/")
+    ? path.startsWith(fileOrDirectory)
+    : path === fileOrDirectory;
+}
+
+/** In `directory`, or nothing of this repository's at all. */
+function isOwn(target: string, directory: string): boolean {
+  return target.startsWith(directory) || !/^(src|plugins|test)\//.test(target);
+}
+
+function isRuntime(target: string): boolean {
+  return target === "bun" || target.startsWith("bun:") || isBuiltin(target);
+}
+
+function pluginFolder(path: string): string {
+  return `${path.split("/").slice(0, 2).join("/")}/`;
+}
+
+function sourcesBelow(directory: string): Source[] {
+  return readdirSync(join(ROOT, directory), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && /\.[cm]?[jt]sx?$/.test(entry.name))
+    .map((entry) => {
+      const absolute = join(entry.parentPath, entry.name);
+      const path = absolute.slice(ROOT.length + 1);
+      const text = readFileSync(absolute, "utf8");
+      const code = withoutComments(text);
+      return { path, text, code, imports: importsOf(path, code) };
+    });
+}
+
+function withoutComments(text: string): string {
+  return text.replaceAll(/\/\*\*?[\s][\s\S]*?\*\//g, "").replaceAll(/(^|\s)\/\/.*$/gm, "$1");
+}
+
+function importsOf(path: string, code: string): Import[] {
+  const forms = [
+    /^[ \t]*(?:import|export)\b(?<clause>[^"'`;()]*?)\bfrom\s*["'](?<name>[^"']+)["']/gm,
+    /^[ \t]*import(?<clause>)\s*["'](?<name>[^"']+)["']/gm,
+    /\b(?:import|require)(?<clause>)\s*\(\s*["'`](?<name>[^"'`]+)["'`]/g,
+  ];
+  return forms.flatMap((form) =>
+    [...code.matchAll(form)].map(({ groups }) => {
+      const name = groups?.name ?? "";
+      const target = name.startsWith(".") ? normalize(join(dirname(path), name)) : name;
+      return { target, isType: /^\s+type\b/.test(groups?.clause ?? "") };
+    }),
+  );
+}

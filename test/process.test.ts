@@ -1,0 +1,141 @@
+/**
+ * The executable as a process: exit codes, signals, streams, and the health check of what it was configured with.
+ *
+ * Invariant: only the executable is used, from outside.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { binaryPath, runBinary, startBinary } from "./support/binary.ts";
+
+describe("the process", () => {
+  let cwd = "";
+
+  beforeAll(() => {
+    cwd = mkdtempSync(join(tmpdir(), "gatehouse-process-"));
+  });
+
+  afterAll(() => rmSync(cwd, { recursive: true, force: true }));
+
+  /** A config that listens at `listen`; returns its file name. */
+  function config(name: string, listen: string): string {
+    const file = `${name}.yaml`;
+    const routes = "routes: [{ match: { path: /x }, access: public }]";
+    writeFileSync(
+      join(cwd, file),
+      `version: 1\nserver: { listen: "${listen}" }\nstate_dir: ./state-${name}\n${routes}\n`,
+      { mode: 0o600 },
+    );
+    return file;
+  }
+
+  test("a usage error is one line on standard error and exit code 2", async () => {
+    const { code, stdout, stderr } = await runBinary(["serv"]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toBe(
+      "error: unknown command 'serv', did you mean serve? see 'gatehouse help'\n",
+    );
+  });
+
+  test("a config that is not there is exit code 78 and no stack", async () => {
+    const { code, stderr } = await runBinary(["serve", "-c", "missing.yaml"], { cwd });
+    expect(code).toBe(78);
+    expect(stderr).toContain("missing.yaml");
+    expect(stderr).not.toMatch(/^\s+at /m);
+  });
+
+  test("a reader that goes away is no error", async () => {
+    const script = '"$0" config schema | head -c 10; echo "${PIPESTATUS[0]}"';
+    const child = Bun.spawn(["bash", "-c", script, await binaryPath()], {
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    expect(await child.stdout.text()).toEndWith("0\n");
+    expect(await child.stderr.text()).toBe("");
+  });
+
+  test.each(["SIGTERM", "SIGINT"] as const)("%s ends serve with 0", async (signal) => {
+    const gateway = await startBinary(["serve", "-c", config("stop", "127.0.0.1:0")], { cwd });
+    gateway.signal(signal);
+    const { code, stderr } = await gateway.ended;
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  });
+
+  test("a second signal ends serve at once, although a request is open", async () => {
+    const gateway = await startBinary(["serve", "-c", config("twice", "127.0.0.1:0")], { cwd });
+    const [host = "", port = ""] = gateway.address.split(":");
+    const answered = Promise.withResolvers<void>();
+    const socket = await Bun.connect({
+      hostname: host,
+      port: Number(port),
+      socket: { data: () => answered.resolve(), error() {}, close() {} },
+    });
+    // One whole exchange, so that the connection is known to be accepted, then a body that never ends.
+    socket.write("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    await answered.promise;
+    socket.write("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1");
+    await Bun.sleep(50);
+    gateway.signal("SIGTERM");
+    // A terminal and a process manager may deliver one request twice: that is not a second one yet.
+    await Bun.sleep(20);
+    gateway.signal("SIGTERM");
+    await Bun.sleep(200);
+    const began = performance.now();
+    gateway.signal("SIGTERM");
+    const { code } = await gateway.ended;
+    socket.end();
+    // It may have ended in good order before: a 404 needs no body.
+    expect([0, 143]).toContain(code);
+    expect(performance.now() - began).toBeLessThan(1000);
+  });
+
+  test("serve lifts the runtime's ceiling on fetch calls under the same process id", async () => {
+    if (process.platform !== "linux") return;
+    const gateway = await startBinary(["serve", "-c", config("limit", "127.0.0.1:0")], { cwd });
+    try {
+      const environment = readFileSync(`/proc/${gateway.pid}/environ`, "utf8").split("\0");
+      expect(environment).toContain("BUN_CONFIG_MAX_HTTP_REQUESTS=65535");
+    } finally {
+      await gateway.stop();
+    }
+  });
+
+  test("healthcheck asks the configured address, and says so when nobody answers", async () => {
+    const free = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() });
+    const { port } = free;
+    await free.stop(true);
+    const file = config("tcp", `0.0.0.0:${port}`);
+    const gateway = await startBinary(["serve", "-c", file], { cwd });
+    const alive = await runBinary(["healthcheck", "-c", file, "--json"], {
+      cwd,
+      // A proxy in the environment is for others.
+      env: { HTTP_PROXY: "http://127.0.0.1:1", http_proxy: "http://127.0.0.1:1" },
+    });
+    expect(alive.code).toBe(0);
+    expect(JSON.parse(alive.stdout)).toMatchObject({
+      alive: true,
+      url: `http://127.0.0.1:${port}/healthz`,
+    });
+    await gateway.stop();
+    const gone = await runBinary(["healthcheck", "-c", file], { cwd });
+    expect(gone).toMatchObject({ code: 3, stdout: "" });
+    expect(gone.stderr).toContain("ECONNREFUSED");
+  });
+
+  test("healthcheck reaches a unix socket, also when the file no longer passes every check", async () => {
+    const socket = join(cwd, "gate.sock");
+    const file = config("unix", `unix:${socket}`);
+    const gateway = await startBinary(["serve", "-c", file], { cwd });
+    expect(existsSync(socket)).toBe(true);
+    const path = join(cwd, file);
+    writeFileSync(path, readFileSync(path, "utf8").replace("public", "[nobody]"));
+    const { code, stdout } = await runBinary(["healthcheck", "-c", file], { cwd });
+    expect({ code, stdout }).toEqual({
+      code: 0,
+      stdout: expect.stringContaining(`alive: unix:${socket}/healthz`),
+    });
+    await gateway.stop();
+  });
+});
