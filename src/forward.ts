@@ -53,6 +53,8 @@ export type Forwarded =
 /** Sends the request and waits for the head of the answer. Never throws. */
 export async function forward(forwarding: Forwarding): Promise<Forwarded> {
   const { exchange, view, upstream } = forwarding;
+  const broken = exchange.body?.brokenBy ?? null;
+  if (broken !== null) return { kind: "refused", reason: bodyReason(broken), error: null };
   const body = view.body instanceof Uint8Array ? bytesSource(view.body) : view.body;
   if (!limitBody(body, forwarding.maxBodyBytes)) {
     return { kind: "refused", reason: "body_too_large", error: null };

@@ -5,11 +5,10 @@
  */
 import { systemClock } from "../clock.ts";
 import { renderIssues } from "../config/explain.ts";
-import { findConfigFile } from "../config/find.ts";
 import { loadConfig } from "../config/load.ts";
 import type { GatewayConfig } from "../config/model.ts";
 import { EXIT, type ExitCode, OperatorError } from "../errors.ts";
-import { pluginLoader } from "../loader.ts";
+import { type LoadPlugin, pluginLoader } from "../loader.ts";
 import { createLog, stdoutSink } from "../log.ts";
 import { startGateway } from "../start.ts";
 import type { CliContext, CommonOptions } from "./context.ts";
@@ -46,37 +45,20 @@ export async function serve(context: CliContext, options: ServeOptions): Promise
   return EXIT.ok;
 }
 
-/**
- * The config of a command that needs one.
- * @throws OperatorError with every issue, one a line, exit code 78
- */
-export async function checkedConfig(
+async function checkedConfig(
   context: CliContext,
   options: ServeOptions,
-  loadPlugin: ReturnType<typeof pluginLoader>,
+  loadPlugin: LoadPlugin,
 ): Promise<GatewayConfig> {
-  const { file, searched } =
-    options.config === undefined
-      ? findConfigFile({ env: context.env, cwd: context.cwd })
-      : { file: options.config, searched: [options.config] };
-  if (file === null) {
-    throw new OperatorError(
-      EXIT.config,
-      `no config file; looked at ${searched.join(", ")}`,
-      "pass one with -c FILE",
-    );
-  }
-  const { config, issues } = await loadConfig({
-    file,
+  const { config, issues, file } = await loadConfig({
+    file: options.config ?? null,
     cwd: context.cwd,
     env: context.env,
     overrides: options.listen === undefined ? {} : { "server.listen": options.listen },
     loadPlugin,
   });
-  if (config === null) {
-    throw new OperatorError(EXIT.config, renderIssues(file, issues).trimEnd());
-  }
-  return config;
+  if (config !== null) return config;
+  throw new OperatorError(EXIT.config, renderIssues(issues, options.config ?? file).trimEnd());
 }
 
 function stopped(signal: AbortSignal): Promise<void> {

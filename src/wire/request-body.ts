@@ -54,6 +54,11 @@ export class RequestBody implements BodySource {
     this.limitBytes = bytes;
   }
 
+  /** Why the body will never be whole, or `null`. */
+  get brokenBy(): BodyFault | null {
+    return this.fault;
+  }
+
   /** No more bytes are needed from the client: it ended or failed. */
   get settled(): boolean {
     return this.complete || this.fault !== null;
