@@ -37,6 +37,7 @@ describe("the state of a host", () => {
       clock: context.clock,
       stateDir,
       configDir: context.directory,
+      env: {},
       database: lazyDatabase(stateDir, context.clock),
       signal: new AbortController().signal,
     };

@@ -21,6 +21,7 @@ export interface HostShared {
   readonly stateDir: string;
   /** Absolute. */
   readonly configDir: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
   readonly database: LazyDatabase;
   /** Aborted when the gateway shuts down. */
   readonly signal: AbortSignal;
@@ -60,6 +61,7 @@ export function createHost(strategy: string, shared: HostShared): Host {
     clock: shared.clock,
     stateDir: shared.stateDir,
     configDir: shared.configDir,
+    env: shared.env,
     signal: shared.signal,
     database(namespace: string, migrations: readonly Migration[]): Database {
       const state = shared.database.get();

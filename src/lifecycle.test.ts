@@ -369,9 +369,8 @@ routes: [{ match: { path: /** }, access: public, upstream: api }]
   });
 
   test("a named strategy that keeps no tokens is a mistake of usage", async () => {
-    process.env.GATEHOUSE_LIFECYCLE_TEST = "0123456789abcdef0123";
-    const error = await refusal(open(OPS + TEAM, { strategy: "ops" }));
-    delete process.env.GATEHOUSE_LIFECYCLE_TEST;
+    const env = { GATEHOUSE_LIFECYCLE_TEST: "0123456789abcdef0123" };
+    const error = await refusal(open(OPS + TEAM, { strategy: "ops", env }));
     expect(error.exitCode).toBe(EXIT.usage);
     expect(error.message).toContain("strategy ops (static-env) keeps no tokens");
   });

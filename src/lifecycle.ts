@@ -74,6 +74,7 @@ export async function startStrategies(options: StartOptions): Promise<RunningStr
     clock: options.clock,
     stateDir: config.stateDir,
     configDir: config.configDir,
+    env: options.env,
     database: lazyDatabase(config.stateDir, options.clock),
     signal: shutdown.signal,
   };
@@ -239,13 +240,13 @@ async function openOnly(
   open: (name: string) => Promise<OpenedStrategy | null>,
 ): Promise<OpenedStrategy> {
   const keepers: OpenedStrategy[] = [];
-  const failures: string[] = [];
+  const failures: { readonly name: string; readonly error: unknown }[] = [];
   for (const name of names) {
     try {
       const opened = await open(name);
       if (opened !== null) keepers.push(opened);
     } catch (error) {
-      failures.push(errorMessage(error));
+      failures.push({ name, error });
     }
   }
   const [only] = keepers;
@@ -258,10 +259,15 @@ async function openOnly(
       "Say which one with --strategy NAME.",
     );
   }
+  // The only one that can be meant: what is wrong with it is the answer, with its own exit code.
+  const [failure] = failures;
+  if (failure !== undefined && failures.length === 1) throw failure.error;
   throw new OperatorError(
     EXIT.usage,
     `no strategy of the config keeps tokens (${names.join(", ") || "there is none"})`,
-    failures.length === 0 ? "Add one with `use: bearer-sqlite`." : failures.join("; "),
+    failures.length === 0
+      ? "Add one with `use: bearer-sqlite`."
+      : failures.map(({ error }) => errorMessage(error)).join("; "),
   );
 }
 
@@ -294,7 +300,13 @@ async function readConfig(
   wanted: string | undefined,
   loadPlugin: LoadPlugin,
 ): Promise<GatewayConfig> {
-  const { config, issues, file } = await loadConfig({ file: wanted ?? null, cwd, env, loadPlugin });
+  const { config, issues, file } = await loadConfig({
+    file: wanted ?? null,
+    cwd,
+    env,
+    loadPlugin,
+    depth: "shape",
+  });
   if (config !== null) return config;
   throw new OperatorError(EXIT.config, renderIssues(issues, file).trimEnd());
 }

@@ -9,7 +9,7 @@ import { CONTRACT_VERSION, type Plugin, type StrategyInstance } from "./contract
 type Members = Readonly<Record<string, unknown>>;
 
 const PLUGIN_NAME = /^[a-z][a-z0-9-]{0,62}$/;
-const PLUGIN_MEMBERS = ["name", "contract", "config", "init", "commands", "questions"];
+const PLUGIN_MEMBERS = ["name", "contract", "config", "check", "init", "commands", "questions"];
 const QUESTION_KINDS = ["text", "secret", "select", "confirm"];
 /** RFC 9110 section 5.6.2, lower case. */
 const HEADER_NAME = /^[!#$%&'*+.^`|~0-9a-z-]{1,100}$/;
@@ -24,6 +24,9 @@ export function pluginProblems(value: unknown): readonly string[] {
     ...nameProblems(value.name),
     ...configProblems(value.config),
     ...(typeof value.init === "function" ? [] : ["`init` is not a function"]),
+    ...(["undefined", "function"].includes(typeof value.check)
+      ? []
+      : ["`check` is not a function"]),
     ...commandProblems(value.commands),
     ...questionProblems(value.questions, value.config),
     ...Object.keys(value)

@@ -7,7 +7,15 @@
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { ABSENT, definePlugin, type Outcome, readCredential, UNKNOWN, z } from "gatehouse";
+import {
+  ABSENT,
+  definePlugin,
+  type Outcome,
+  readCredential,
+  type Surroundings,
+  UNKNOWN,
+  z,
+} from "gatehouse";
 import { findToken, parseTokens, type TokenDigests } from "./verify.ts";
 
 const MAX_FILE_BYTES = 1024 * 1024;
@@ -65,8 +73,16 @@ export default definePlugin({
       initial: "GATEHOUSE_TOKEN",
     },
   ],
+  check(settings, surroundings) {
+    try {
+      loadTokens(settings, surroundings);
+      return [];
+    } catch (error) {
+      return [error instanceof Error ? error.message : String(error)];
+    }
+  },
   init(settings, host) {
-    const digests = loadTokens(settings, host.configDir);
+    const digests = loadTokens(settings, host);
     const header = settings.header.toLowerCase();
     const accepted = digests.map((_, index): Outcome => {
       const id = digests.length === 1 ? host.strategy : `${host.strategy}:${index + 1}`;
@@ -93,10 +109,10 @@ export default definePlugin({
   },
 });
 
-function loadTokens(settings: z.infer<typeof config>, configDir: string): TokenDigests {
-  if (settings.file !== undefined) return fromFile(resolve(configDir, settings.file));
+function loadTokens(settings: z.infer<typeof config>, surroundings: Surroundings): TokenDigests {
+  if (settings.file !== undefined) return fromFile(resolve(surroundings.configDir, settings.file));
   const name = settings.env ?? "";
-  const value = process.env[name];
+  const value = surroundings.env[name];
   if (value === undefined) {
     throw new Error(
       `environment variable ${name} is not set; set it, or name a file with \`file\` instead of \`env\``,

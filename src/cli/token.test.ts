@@ -424,6 +424,7 @@ describe("a store in trouble", () => {
     const other = new Database(join(directory, "state", "gatehouse.db"));
     other.run("BEGIN IMMEDIATE");
     expect(await tokenList(context(), { config })).toBe(EXIT.ok);
+    printed();
     const { exitCode, message } = await refusal(() =>
       tokenCreate(context(), { config, name: "b" }),
     );

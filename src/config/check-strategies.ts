@@ -63,7 +63,10 @@ export function checkSettings(
   );
   try {
     const result = plugin.config.safeParse(value, { error: zodMessage });
-    if (result.success) return;
+    if (result.success) {
+      for (const problem of plugin.check?.(result.data, sources) ?? []) quiet.add(base, problem);
+      return;
+    }
     reportZod(result.error, { report: quiet, schema: plugin.config, value, base });
   } catch (error) {
     quiet.add(base, `the plugin's own check failed: ${errorMessage(error)}`);

@@ -22,6 +22,8 @@ export interface CheckContext {
   /** By name of the strategy; one that did not load is missing. */
   readonly plugins: ReadonlyMap<string, Plugin>;
   readonly sources: ReferenceSources;
+  /** `shape` leaves out what depends on this process: variables, credentials, files and their modes. */
+  readonly depth: "full" | "shape";
   readonly report: Reporter;
 }
 
@@ -35,13 +37,15 @@ export function check(context: CheckContext): void {
     if (name === "public") {
       report.addKey(["strategies", name], "`public` is not a strategy's name", "choose another");
     }
-    if (part !== null && plugin !== undefined)
+    if (part !== null && plugin !== undefined && context.depth === "full") {
       checkSettings([name, part], plugin, { sources, report });
+    }
   }
   checkRouteNames(parts, report);
   checkReachability(routes, report);
-  checkUpstreamHeaders(parts, sources, report);
   checkLoops(upstreams, server, report);
+  if (context.depth === "shape") return;
+  checkUpstreamHeaders(parts, sources, report);
   checkAuthorities(upstreams, report);
   if (stateDir !== null) checkStateDir(stateDir, report);
   if (server === null) return;

@@ -9,21 +9,21 @@ import type { Plugin } from "../contract/plugin.ts";
 import { check } from "./check.ts";
 import { type LoadPlugin, loadPlugins } from "./check-strategies.ts";
 import { findConfigFile } from "./find.ts";
-import {
-  type ConfigPath,
-  createReporter,
-  type Locate,
-  pathText,
-  type Reporter,
-  valueAt,
-} from "./issues.ts";
+import { createReporter, type Locate, pathText, type Reporter, valueAt } from "./issues.ts";
 import type { ConfigIssue, GatewayConfig } from "./model.ts";
 import { type NormalisedParts, normalise } from "./normalise.ts";
-import { envSettings, flagSettings, resolveSetting, type Setting, setAt } from "./overrides.ts";
+import {
+  envSettings,
+  flagSettings,
+  lookalikes,
+  resolveSetting,
+  type Setting,
+  setAt,
+} from "./overrides.ts";
 import { partsOf } from "./parts.ts";
 import { type ConfigDocument, documentSchema } from "./schema.ts";
 import { decodeSource, readSource, type Source } from "./source.ts";
-import { nameHint } from "./suggest.ts";
+import { fold, nameHint } from "./suggest.ts";
 import { parseYaml } from "./yaml.ts";
 import { reportZod, zodMessage } from "./zod-issues.ts";
 
@@ -38,6 +38,11 @@ export interface LoadOptions {
   /** Dotted key to value, from flags: `{ "server.listen": "127.0.0.1:8008" }`. */
   readonly overrides?: Readonly<Record<string, string>>;
   readonly loadPlugin: LoadPlugin;
+  /**
+   * `shape` is for commands that do not serve: variables and files that only the service can read are not looked
+   * at. Default `full`.
+   */
+  readonly depth?: "full" | "shape";
 }
 
 /** The outcome of {@link loadConfig}. */
@@ -116,7 +121,8 @@ async function loadDocument(written: unknown, loading: Loading): Promise<LoadedC
   const document = result.success ? result.data : null;
   const parts = partsOf(written);
   const normalised = normalise(parts, loading);
-  check({ written, parts, normalised, plugins, sources: { env, configDir }, report });
+  const depth = options.depth ?? "full";
+  check({ written, parts, normalised, plugins, sources: { env, configDir }, depth, report });
   const issues = report.list();
   const config = issues.length === 0 ? assemble(normalised, loading) : null;
   return { config, document, issues, file, written, plugins };
@@ -128,12 +134,15 @@ function applyOverrides(written: unknown, loading: Loading): Setting[] {
   const { env, overrides } = loading.options;
   // Flags last, so that they win.
   const settings = [...envSettings(env, topLevel), ...flagSettings(overrides ?? {})];
+  for (const { message, hint } of lookalikes(env, documentSchema)) {
+    loading.report.addAt(0, 0, message, hint);
+  }
   const isLate = ({ names: [first, , key] }: Setting) =>
     first?.toLowerCase() === "strategies" &&
     !["use", "sha256", undefined].includes(key?.toLowerCase());
   for (const setting of settings) {
     if (isLate(setting)) continue;
-    apply(setting, { schema: documentSchema, value: written, base: [] }, written, loading);
+    apply(setting, { schema: documentSchema, value: written }, written, loading);
   }
   return settings.filter(isLate);
 }
@@ -147,7 +156,7 @@ function applyStrategySettings(
   const strategies = partsOf(written).strategies.map(([name]) => name);
   for (const setting of settings) {
     const [, wanted = "", ...names] = setting.names;
-    const name = strategies.find((one) => sameName(one, wanted));
+    const name = strategies.find((one) => fold(one) === fold(wanted));
     if (name === undefined) {
       const hint = nameHint(wanted.toLowerCase(), strategies, "the file has no strategies");
       loading.report.addAt(0, 0, `${setting.origin}: there is no such strategy in the file`, hint);
@@ -157,17 +166,13 @@ function applyStrategySettings(
     if (plugin === undefined) continue;
     const base = ["strategies", name];
     const value = valueAt(written, base);
-    apply({ ...setting, names }, { schema: plugin.config, value, base }, written, loading);
+    apply({ ...setting, names, base }, { schema: plugin.config, value }, written, loading);
   }
-}
-
-function sameName(a: string, b: string): boolean {
-  return a.toLowerCase().replaceAll("-", "_") === b.toLowerCase().replaceAll("-", "_");
 }
 
 function apply(
   setting: Setting,
-  within: { schema: Parameters<typeof resolveSetting>[1]; value: unknown; base: ConfigPath },
+  within: { schema: Parameters<typeof resolveSetting>[1]; value: unknown },
   written: unknown,
   { report, origins }: Loading,
 ): void {
@@ -176,7 +181,7 @@ function apply(
     report.addAt(0, 0, resolved.message, resolved.hint);
     return;
   }
-  const path = [...within.base, ...resolved.path];
+  const path = [...(setting.base ?? []), ...resolved.path];
   setAt(written, path, resolved.value);
   origins.set(pathText(path), resolved.origin);
 }

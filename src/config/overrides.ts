@@ -25,6 +25,8 @@ export interface OverrideProblem {
 
 /** One variable or flag, split into names. */
 export interface Setting {
+  /** Where `names` start, from the top of the document. */
+  readonly base?: ConfigPath;
   readonly names: readonly string[];
   readonly text: string;
   readonly origin: string;
@@ -45,6 +47,25 @@ export function envSettings(
     if (isOurs) settings.push({ names, text, origin: name });
   }
   return settings.sort((a, b) => (a.origin < b.origin ? -1 : 1));
+}
+
+/**
+ * Variables that were surely meant for us: `GATEHOUSE_SERVER_LISTEN` with one `_` where there must be two.
+ * Anything else with our prefix is the operator's own.
+ */
+export function lookalikes(
+  env: Readonly<Record<string, string | undefined>>,
+  schema: z.ZodType,
+): OverrideProblem[] {
+  const paths = keysOf([schema]).flatMap((top) =>
+    keysOf(childSchemas(schema, top)).map((key) => [top, key]),
+  );
+  return paths.flatMap((path) => {
+    const name = variableName(path);
+    const single = name.replace("__", "_");
+    if (env[single] === undefined) return [];
+    return [{ message: `${single}: this variable has no effect`, hint: `did you mean ${name}?` }];
+  });
 }
 
 /** Flags as settings; keys are dotted config paths. */
@@ -70,7 +91,7 @@ export function resolveSetting(
   let schemas: readonly z.core.$ZodType[] = [schema];
   let part = value;
   for (const name of setting.names) {
-    const key = keyFor(name, schemas, part, path);
+    const key = keyFor(name, schemas, part, [...(setting.base ?? []), ...path]);
     if (typeof key === "object") return { ...key, message: `${setting.origin}: ${key.message}` };
     path.push(key);
     schemas = schemas.flatMap((one) => childSchemas(one, key));
@@ -110,7 +131,7 @@ function keyFor(
 ): string | number | OverrideProblem {
   const fixed = keysOf(schemas);
   const present = typeof part === "object" && part !== null ? Object.keys(part) : [];
-  const known = [...new Set([...fixed, ...present])];
+  const known = fixed.length > 0 ? fixed : present;
   const matches = known.filter((key) => fold(key) === fold(name));
   const [key] = matches;
   if (matches.length > 1) {

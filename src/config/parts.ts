@@ -25,17 +25,26 @@ export interface DocumentParts {
   readonly routes: readonly (RoutePart | null)[];
 }
 
+/** Keys whose value may be replaced by its default without changing what other checks conclude. */
+const SPARE = {
+  server: ["health_path", "drain", "limits"],
+  upstream: ["timeouts", "headers", "host", "max_body", "ca"],
+  route: ["require", "upstream", "forward_credential", "identity_headers", "cors", "max_body"],
+};
+
 /** Parses each piece of plain data by itself. */
 export function partsOf(value: unknown): DocumentParts {
   const { shape } = documentSchema;
   const routes = valueAt(value, ["routes"]);
   return {
-    server: parsed(shape.server, valueAt(value, ["server"])),
-    stateDir: parsed(shape.state_dir, valueAt(value, ["state_dir"])),
-    logging: parsed(shape.logging, valueAt(value, ["logging"])),
-    strategies: members(valueAt(value, ["strategies"]), strategySchema()),
-    upstreams: members(valueAt(value, ["upstreams"]), upstreamSchema()),
-    routes: (Array.isArray(routes) ? routes : []).map((one) => parsed(shape.routes.element, one)),
+    server: parsed(shape.server, valueAt(value, ["server"]), SPARE.server),
+    stateDir: parsed(shape.state_dir, valueAt(value, ["state_dir"]), []),
+    logging: parsed(shape.logging, valueAt(value, ["logging"]), []),
+    strategies: members(valueAt(value, ["strategies"]), strategySchema(), []),
+    upstreams: members(valueAt(value, ["upstreams"]), upstreamSchema(), SPARE.upstream),
+    routes: (Array.isArray(routes) ? routes : []).map((one) =>
+      parsed(shape.routes.element, one, SPARE.route),
+    ),
   };
 }
 
@@ -47,25 +56,44 @@ function upstreamSchema() {
   return documentSchema.shape.upstreams.unwrap().valueType;
 }
 
-function members<Value>(value: unknown, schema: z.ZodType<Value>): [string, Value | null][] {
+function members<Value>(
+  value: unknown,
+  schema: z.ZodType<Value>,
+  spare: readonly string[],
+): [string, Value | null][] {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return [];
-  return Object.entries(value).map(([name, one]) => [name, parsed(schema, one)]);
+  return Object.entries(value).map(([name, one]) => [name, parsed(schema, one, spare)]);
 }
 
-/** Unknown keys are left out, so that they do not hide what the rest means; anything else wrong gives null. */
-function parsed<Value>(schema: z.ZodType<Value>, value: unknown): Value | null {
+/** Without unknown and broken spare keys, so that they do not hide what is wrong with the rest. */
+function parsed<Value>(
+  schema: z.ZodType<Value>,
+  value: unknown,
+  spare: readonly string[],
+): Value | null {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const copy: unknown = structuredClone(value);
   for (const issue of result.error.issues) {
-    if (issue.code !== "unrecognized_keys") return null;
-    const holder = issue.path.reduce<unknown>((part, key) => valueAt(part, [keyOf(key)]), copy);
-    for (const key of issue.keys) {
-      if (typeof holder === "object" && holder !== null) Reflect.deleteProperty(holder, key);
-    }
+    const [first] = issue.path;
+    const isSpare = typeof first === "string" && spare.includes(first);
+    if (isSpare) remove(copy, [first]);
+    else if (issue.code === "unrecognized_keys") {
+      for (const key of issue.keys) remove(copy, [...issue.path, key]);
+    } else return null;
   }
   const again = schema.safeParse(copy);
   return again.success ? again.data : null;
+}
+
+function remove(root: unknown, path: readonly PropertyKey[]): void {
+  const holder = path
+    .slice(0, -1)
+    .reduce<unknown>((part, key) => valueAt(part, [keyOf(key)]), root);
+  const last = path.at(-1);
+  if (typeof holder === "object" && holder !== null && last !== undefined) {
+    Reflect.deleteProperty(holder, last);
+  }
 }
 
 function keyOf(key: PropertyKey): string | number {

@@ -69,14 +69,19 @@ export function createReader(at: At): Reader {
     isBroken = true;
   };
 
+  const remember = (node: unknown) => {
+    // What is read again by way of an alias is older than what the same name may stand for by now.
+    if (aliasDepth > 0 || !isValueNode(node) || node.anchor === undefined) return;
+    anchors.set(node.anchor, node);
+  };
+
   const read = (node: unknown, depth: number): unknown => {
     if (isBroken) return undefined;
     values += 1;
     const problem = excessOf(values, depth) ?? (open.has(node) ? CYCLE : tagProblem(node));
     if (problem !== null) return giveUp(node, problem);
     if (isAlias(node)) return follow(node, depth);
-    const anchor = anchorOf(node);
-    if (anchor !== null && aliasDepth === 0) anchors.set(...anchor);
+    remember(node);
     if (isScalar(node)) return node.value;
     open.add(node);
     const value = isMap(node) ? readMap(node, depth) : readList(node, depth);
@@ -136,10 +141,6 @@ function excessOf(values: number, depth: number): Problem | null {
 
 function isValueNode(node: unknown): node is Scalar | YAMLMap | YAMLSeq {
   return isScalar(node) || isMap(node) || isSeq(node);
-}
-
-function anchorOf(node: unknown): [string, Node] | null {
-  return isValueNode(node) && node.anchor !== undefined ? [node.anchor, node] : null;
 }
 
 function tagProblem(node: unknown): Problem | null {

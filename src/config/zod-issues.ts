@@ -83,7 +83,7 @@ function reportIssue(issue: z.core.$ZodIssue, prefix: ConfigPath, context: ZodRe
     context.report.addKey(full, issue.issues[0]?.message ?? issue.message);
   } else {
     const value = valueAt(context.value, path);
-    context.report.add(full, worded(issue.message, value), hintFor(issue, value, path, context));
+    context.report.add(full, worded(issue, value), hintFor(issue, value, path, context));
   }
 }
 
@@ -103,15 +103,23 @@ function reportUnion(issue: z.core.$ZodIssueInvalidUnion, path: ConfigPath, cont
     branch.map(({ message }) => message.replace(/^expected /, "")),
   );
   const value = valueAt(context.value, path);
-  const message = worded(`expected ${orList([...new Set(expected)])}`, value);
+  const message = withKind(`expected ${orList([...new Set(expected)])}`, value);
   context.report.add([...context.base, ...path], message, hintFor(issue, value, path, context));
 }
 
-function worded(message: string, value: unknown): string {
+/** The kind of what was found helps only when it is another kind than what was expected. */
+function worded(issue: z.core.$ZodIssue, value: unknown): string {
+  const isOtherKind =
+    value === undefined ||
+    issue.code === "invalid_type" ||
+    issue.code === "invalid_union" ||
+    (issue.code === "invalid_value" && !issue.values.some((one) => typeof one === typeof value));
+  return isOtherKind ? withKind(issue.message, value) : issue.message;
+}
+
+function withKind(message: string, value: unknown): string {
   if (value === undefined) return `missing: ${message}`;
-  return typeof value === "string" || !message.startsWith("expected")
-    ? message
-    : `${message}, found ${kindOf(value)}`;
+  return message.startsWith("expected") ? `${message}, found ${kindOf(value)}` : message;
 }
 
 function hintFor(

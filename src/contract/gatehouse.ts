@@ -26,6 +26,7 @@ export {
   type Question,
   type StrategyInstance,
   type Surface,
+  type Surroundings,
 } from "./plugin.ts";
 export { parseDuration, parseSize } from "./quantity.ts";
 export type { AuthRequest, BodyHash, RequestHeaders } from "./request.ts";

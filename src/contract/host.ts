@@ -40,6 +40,8 @@ export interface Host {
   readonly stateDir: string;
   /** Directory of the config file; relative paths in a plugin's config are resolved against it. */
   readonly configDir: string;
+  /** The environment of the process. Values may be secrets. */
+  readonly env: Readonly<Record<string, string | undefined>>;
   /**
    * The state database with `migrations` of `namespace` applied (WAL, busy timeout, foreign keys on).
    * One connection for the whole process; it is closed by the gateway. Table names start with the namespace.

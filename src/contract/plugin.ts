@@ -78,6 +78,13 @@ export interface PluginCommand {
   run(args: readonly string[], host: Host): Promise<number>;
 }
 
+/** Where a check may look. */
+export interface Surroundings {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Directory of the config file. */
+  readonly configDir: string;
+}
+
 /** See docs/plugin-guide.md. */
 export interface Plugin<Schema extends z.ZodObject = z.ZodObject> {
   /** Lower-case slug; a bundled plugin's folder has the same name. */
@@ -86,6 +93,12 @@ export interface Plugin<Schema extends z.ZodObject = z.ZodObject> {
   readonly contract: number;
   /** Strict object; each field described. Keys beside `use` in the config are parsed with it. */
   readonly config: Schema;
+  /**
+   * What `init` would refuse although the schema is satisfied (a variable that is not set, a file that others can
+   * read), one sentence each, without opening, writing or connecting. Run by `config validate` and before `serve`
+   * listens. Must not quote a secret.
+   */
+  check?(config: z.infer<Schema>, surroundings: Surroundings): readonly string[];
   /** Must release in `close` whatever it opens. A throw refuses the start. */
   init(config: z.infer<Schema>, host: Host): StrategyInstance | Promise<StrategyInstance>;
   readonly commands?: readonly PluginCommand[];

@@ -80,8 +80,6 @@ export const startInProcess: StartGateway = async (setup) => {
   const { dir, file } = lay(setup);
   let text = "";
   const env = { ...setup.env };
-  // Strategies that name a variable read the process's environment, as they do in the executable.
-  Object.assign(process.env, env);
   const loadPlugin = pluginLoader(bundledPlugins);
   const { config, issues } = await loadConfig({ file, cwd: dir, env, loadPlugin });
   if (config === null) throw new Error(renderIssues(issues, file));

@@ -90,7 +90,8 @@ export function testHost(options: { strategy?: string; nowMs?: number } = {}): T
   const clock = settableClock(options.nowMs);
   const database = lazyDatabase(stateDir, clock);
   const shutdown = new AbortController();
-  const shared = { log, clock, stateDir, configDir: directory, database, signal: shutdown.signal };
+  const { signal } = shutdown;
+  const shared = { log, clock, stateDir, configDir: directory, env: process.env, database, signal };
   return {
     host: createHost(options.strategy ?? "test", shared),
     log,
