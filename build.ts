@@ -158,6 +158,10 @@ async function build(job: Job, identity: Identity, sourcemap: boolean): Promise<
         GATEHOUSE_VERSION: JSON.stringify(identity.version),
         GATEHOUSE_COMMIT: JSON.stringify(identity.commit),
         "process.env.NODE_ENV": '"production"',
+        // Packages that look for files beside themselves (pino's transports, which are not used) would carry the
+        // building machine's path, and look there.
+        __dirname: '"/nonexistent"',
+        __filename: '"/nonexistent/file"',
       },
       compile: {
         outfile,

@@ -17,8 +17,15 @@ try {
   for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
   // On a terminal Ctrl-C reaches the whole group; handed on as well, it would be a second one to the demo.
   process.on("SIGINT", () => process.stdin.isTTY || child.kill("SIGINT"));
+  if (process.env.npm_lifecycle_event !== undefined) endWithParent(child);
 } catch (error) {
   fail(error);
+}
+
+/** npm runs this in a shell, and a signal to npm ends that shell without a word to us. */
+function endWithParent(child) {
+  const parent = process.ppid;
+  setInterval(() => process.ppid !== parent && child.kill("SIGTERM"), 250).unref();
 }
 
 function fail(error) {
