@@ -32,8 +32,15 @@ function doCollide(a: ListenAddress, b: ListenAddress): boolean {
   return isAny && isV6(a.host) === isV6(b.host);
 }
 
-/** The state directory, if it exists already: ours, and closed to everybody else. */
-export function checkStateDir(path: string, report: Reporter): void {
+/**
+ * The state directory, if it exists already: ours, and closed to everybody else.
+ * @param user who will use it; undefined where users have no numbers
+ */
+export function checkStateDir(
+  path: string,
+  report: Reporter,
+  user: number | undefined = process.getuid?.(),
+): void {
   const at = ["state_dir"];
   const status = statusOf(path);
   if (status === "ENOENT") return;
@@ -49,7 +56,6 @@ export function checkStateDir(path: string, report: Reporter): void {
     const mode = octal(status);
     report.add(at, `${path} is open to other users (mode ${mode})`, `chmod 700 ${path}`);
   }
-  const user = process.getuid?.();
   if (user !== undefined && user !== 0 && status.uid !== user) {
     const message = `${path} belongs to another user (uid ${status.uid}, this is uid ${user})`;
     report.add(at, message, "run Gatehouse as its owner, or chown it");

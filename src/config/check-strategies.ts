@@ -17,6 +17,9 @@ import { reportZod, zodMessage } from "./zod-issues.ts";
 /** Loads what `use` names; throws an Error with a message for the operator. */
 export type LoadPlugin = (use: string, sha256: string | null, configDir: string) => Promise<Plugin>;
 
+/** What the core reads of a strategy; the rest is the plugin's. */
+const OWN_KEYS = ["use", "sha256"];
+
 /** Loads the plugin of each strategy, one after the other; failures are reported. */
 export async function loadPlugins(
   strategies: readonly (readonly [string, StrategyPart | null])[],
@@ -67,7 +70,13 @@ export function checkSettings(
       for (const problem of plugin.check?.(result.data, sources) ?? []) quiet.add(base, problem);
       return;
     }
-    reportZod(result.error, { report: quiet, schema: plugin.config, value, base });
+    reportZod(result.error, {
+      report: quiet,
+      schema: plugin.config,
+      value,
+      base,
+      otherKeys: OWN_KEYS,
+    });
   } catch (error) {
     quiet.add(base, `the plugin's own check failed: ${errorMessage(error)}`);
   }

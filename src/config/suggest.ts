@@ -10,7 +10,7 @@ export function closest(word: string, candidates: Iterable<string>): string | un
   if (word.length > 64) return undefined;
   const wanted = fold(word);
   let best: string | undefined;
-  let bestDistance = Math.max(1, Math.floor(wanted.length / 3)) + 1;
+  let bestDistance = wanted.length < 2 ? 0 : Math.ceil(wanted.length / 3) + 1;
   for (const candidate of candidates) {
     const distance = editDistance(wanted, fold(candidate));
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];

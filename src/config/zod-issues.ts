@@ -16,6 +16,8 @@ export interface ZodReport {
   readonly value: unknown;
   /** Where that value stands in the document. */
   readonly base: ConfigPath;
+  /** Keys of the outermost map that this schema does not know, for suggestions. */
+  readonly otherKeys?: readonly string[];
 }
 
 /** Replaced by what the alternatives have to say. */
@@ -73,7 +75,8 @@ function reportIssue(issue: z.core.$ZodIssue, prefix: ConfigPath, context: ZodRe
   const path = [...prefix, ...issue.path.map(step)];
   const full = [...context.base, ...path];
   if (issue.code === "unrecognized_keys") {
-    const allowed = keysOf(schemasAt(context.schema, path));
+    const others = path.length === 0 ? (context.otherKeys ?? []) : [];
+    const allowed = [...keysOf(schemasAt(context.schema, path)), ...others];
     for (const key of issue.keys) {
       context.report.addKey([...full, key], "unknown key", keyHint(key, allowed));
     }
