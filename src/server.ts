@@ -11,9 +11,15 @@ import type { ListenAddress, ServerConfig, TlsPair, TrustedPeer } from "./config
 import { EXIT, errorCode, errorMessage, OperatorError } from "./errors.ts";
 import type { Origin } from "./request-view.ts";
 import type { Exchange, ExchangeHandler, Peer } from "./wire/exchange.ts";
-import { allValues, firstValue, listMembers } from "./wire/fields.ts";
+import { allValues, listMembers } from "./wire/fields.ts";
 import { type ConnectionLimits, ServerConnection } from "./wire/server-connection.ts";
-import { type OwnedSocket, ownedSocketHandlers, type SocketOwner } from "./wire/socket.ts";
+import {
+  NOBODY,
+  type OwnedSocket,
+  ownedSocketHandlers,
+  probePeer,
+  type SocketOwner,
+} from "./wire/socket.ts";
 
 /** How often deadlines of client connections are looked at. */
 const TICK_MS = 250;
@@ -37,9 +43,11 @@ export async function listen(config: ServerConfig, handler: ExchangeHandler): Pr
   const isTrusted = trustCheck(config.trustedProxies);
   const accept = (socket: OwnedSocket, isUnix: boolean, isSecure: boolean): void => {
     if (connections.size >= config.limits.maxConnections) {
+      socket.data = NOBODY;
       socket.terminate();
       return;
     }
+    if (!isUnix) probePeer(socket);
     const address = isUnix ? "" : plainAddress(socket.remoteAddress);
     const peer: Peer = { address, isUnix, isSecure, isTrusted: isTrusted(address, isUnix) };
     const connection = new ServerConnection(socket, peer, {
@@ -50,9 +58,10 @@ export async function listen(config: ServerConfig, handler: ExchangeHandler): Pr
     socket.data = connection;
     connections.add(connection);
   };
+  const tls = config.tls.length === 0 ? null : tlsOptions(config.tls);
   const bound: Bound[] = [];
   try {
-    for (const address of config.listen) bound.push(await bind(address, config.tls, accept));
+    for (const address of config.listen) bound.push(await bind(address, tls, accept));
   } catch (error) {
     for (const listener of bound) listener.stop();
     throw error;
@@ -103,17 +112,23 @@ interface Bound {
   stop(): void;
 }
 
+/** What `Bun.listen` takes for TLS. */
+interface ListenerTls {
+  readonly options: Bun.TLSOptions;
+  readonly handlers: object;
+}
+
 type Accept = (socket: OwnedSocket, isUnix: boolean, isSecure: boolean) => void;
 
 async function bind(
   address: ListenAddress,
-  pairs: readonly TlsPair[],
+  tls: ListenerTls | null,
   accept: Accept,
 ): Promise<Bound> {
   try {
     return address.kind === "unix"
       ? await bindUnix(address.path, accept)
-      : bindTcp(address, pairs, accept);
+      : bindTcp(address, tls, accept);
   } catch (error) {
     throw bindError(address, error);
   }
@@ -121,10 +136,9 @@ async function bind(
 
 function bindTcp(
   address: { readonly host: string; readonly port: number },
-  pairs: readonly TlsPair[],
+  tls: ListenerTls | null,
   accept: Accept,
 ): Bound {
-  const tls = pairs.length === 0 ? null : tlsOptions(pairs);
   const listener = Bun.listen<SocketOwner>({
     hostname: address.host,
     port: address.port,
@@ -175,12 +189,18 @@ async function removeStaleSocket(path: string): Promise<void> {
           resolve(true);
         },
         data: () => {},
-        connectError: () => resolve(false),
+        connectError: (_, error) => resolve(isSomebodyThere(error)),
       },
-    }).catch(() => resolve(false));
+    }).catch((error: unknown) => resolve(isSomebodyThere(error)));
   });
   if (isAlive) throw Object.assign(new Error("in use"), { code: "EADDRINUSE" });
   rmSync(path, { force: true });
+}
+
+/** A listener that closes at once, or lets only others in, is alive; it must not lose its socket file. */
+function isSomebodyThere(error: unknown): boolean {
+  const code = errorCode(error);
+  return code !== "ECONNREFUSED" && code !== "ENOENT";
 }
 
 function bindError(address: ListenAddress, error: unknown): Error {
@@ -199,7 +219,9 @@ function bindError(address: ListenAddress, error: unknown): Error {
     return new OperatorError(
       EXIT.permission,
       `cannot listen on ${where}: not permitted`,
-      "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port or grant the capability",
+      address.kind === "unix"
+        ? "the service user must be able to write to its directory"
+        : "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port or grant the capability",
     );
   }
   return new OperatorError(
@@ -210,28 +232,35 @@ function bindError(address: ListenAddress, error: unknown): Error {
 
 /**
  * TLS for a listener. Bun's `Bun.listen` takes one pair; further names are chosen in the handshake by its
- * `serverName` handler, which node:tls uses too and test/tls.test.ts holds to its word.
+ * `serverName` handler, which node:tls uses too and test/scenarios/listeners.test.ts holds to its word.
  * HTTP/1.1 is the only protocol offered: see docs/decisions/001-own-wire.md.
  */
-function tlsOptions(pairs: readonly TlsPair[]): { options: Bun.TLSOptions; handlers: object } {
-  const loaded = pairs.map((pair) => ({
-    name: pair.name?.toLowerCase() ?? null,
-    cert: readFileSync(pair.cert, "utf8"),
-    key: readFileSync(pair.key, "utf8"),
-  }));
+function tlsOptions(pairs: readonly TlsPair[]): ListenerTls {
+  const loaded = pairs.map(loadPair);
   const first = loaded[0];
   if (first === undefined) throw new TypeError("no TLS pair");
-  const contexts = new Map(
-    loaded
-      .filter((pair) => pair.name !== null)
-      .map((pair) => [pair.name, createSecureContext({ cert: pair.cert, key: pair.key }).context]),
-  );
+  const contexts = new Map(loaded.map((pair) => [pair.name, pair.context]));
   return {
     options: { cert: first.cert, key: first.key, ALPNProtocols: "\x08http/1.1" },
     handlers: {
       serverName: (_socket: unknown, name: string): unknown => contexts.get(name.toLowerCase()),
     },
   };
+}
+
+/** @throws OperatorError that names the files; before anything is bound */
+function loadPair(pair: TlsPair) {
+  try {
+    const cert = readFileSync(pair.cert, "utf8");
+    const key = readFileSync(pair.key, "utf8");
+    const name = pair.name?.toLowerCase() ?? null;
+    return { name, cert, key, context: createSecureContext({ cert, key }).context };
+  } catch (error) {
+    throw new OperatorError(
+      EXIT.config,
+      `server.tls: ${pair.cert} and ${pair.key} cannot be used: ${errorCode(error) ?? errorMessage(error)}`,
+    );
+  }
 }
 
 /** `::ffff:192.0.2.1` is 192.0.2.1. */
@@ -291,7 +320,7 @@ export function originReader(
   };
 }
 
-const HOST = /^(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::\d{1,5})?$/;
+const HOST = /^(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9.])?|\[[0-9a-f:.]+\])(?::\d{1,5})?$/;
 const REQUEST_ID = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$/;
 
 /** One line with one value, else undefined: two opinions are none. */
@@ -301,7 +330,7 @@ function singleValue(exchange: Exchange, name: string): string | undefined {
 }
 
 function trustedRequestId(exchange: Exchange): string | null {
-  const id = firstValue(exchange.head.fields, "x-request-id");
+  const id = singleValue(exchange, "x-request-id");
   return id !== undefined && REQUEST_ID.test(id) ? id : null;
 }
 

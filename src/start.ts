@@ -37,6 +37,8 @@ export interface RunningGateway {
 
 /** How long strategies may take to flush and close. */
 const CLOSE_MS = 5000;
+/** How long WebSocket clients have to answer our close frame at the end. */
+const CLOSE_FRAME_MS = 1000;
 
 /** @throws OperatorError with one clear line when something cannot be started */
 export async function startGateway(options: StartOptions): Promise<RunningGateway> {
@@ -64,6 +66,8 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
         await server.drain(deadlineMs);
         await settled(() => streams.size === 0, endMs - performance.now());
         streams.endAll();
+        // Close frames have to be taken before the process is gone.
+        await settled(() => streams.size === 0, CLOSE_FRAME_MS);
         streams.close();
         for (const upstream of upstreams.values()) upstream.pool.close();
         await strategies.close(CLOSE_MS);

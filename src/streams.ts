@@ -2,7 +2,8 @@
  * Replies and tunnels that are still open, with the identity they were opened for.
  *
  * Invariant: a stream ends within about a second after its credential was revoked or has expired; a fault while
- * asking ends nothing (the request was decided, and a restarting store must not cut every stream).
+ * asking ends nothing (the request was decided, and a restarting store must not cut every stream). A stream is
+ * ended once, and asked about by one sweep at a time, however slow the store is.
  */
 import type { NamedStrategy } from "./authenticate.ts";
 import type { Clock, Log } from "./contract/host.ts";
@@ -27,21 +28,37 @@ export interface StreamWatch {
 
 const SWEEP_MS = 1000;
 
+type Doom = "expired" | "revoked";
+
 /** Starts watching; the timer only runs while something is open. */
 export function watchStreams(clock: Clock, log: Log): StreamWatch {
   const open = new Set<OpenStream>();
+  const ending = new WeakSet<OpenStream>();
+  let isSweeping = false;
   let timer: ReturnType<typeof setInterval> | null = null;
   const stopTimer = (): void => {
     if (timer !== null) clearInterval(timer);
     timer = null;
   };
-  const sweep = (): void => {
-    for (const stream of open) void check(stream, clock, log);
+  const sweep = async (): Promise<void> => {
+    if (isSweeping) return;
+    isSweeping = true;
+    const look = async (stream: OpenStream): Promise<void> => {
+      const why = await doom(stream, clock, log);
+      if (why === null || !open.has(stream)) return;
+      ending.add(stream);
+      finish(stream, why, log);
+    };
+    try {
+      await Promise.all([...open].filter((stream) => !ending.has(stream)).map(look));
+    } finally {
+      isSweeping = false;
+    }
   };
   return {
     add(stream) {
       open.add(stream);
-      timer ??= setInterval(sweep, SWEEP_MS);
+      timer ??= setInterval(() => void sweep(), SWEEP_MS);
       return () => {
         open.delete(stream);
         if (open.size === 0) stopTimer();
@@ -51,28 +68,29 @@ export function watchStreams(clock: Clock, log: Log): StreamWatch {
       return open.size;
     },
     endAll() {
-      for (const stream of [...open]) stream.end("shutdown");
+      for (const stream of [...open]) {
+        ending.add(stream);
+        stream.end("shutdown");
+      }
     },
     close: stopTimer,
   };
 }
 
-async function check(stream: OpenStream, clock: Clock, log: Log): Promise<void> {
+/** Why a stream has to end, or `null`. */
+async function doom(stream: OpenStream, clock: Clock, log: Log): Promise<Doom | null> {
   const { identity, strategy } = stream;
-  if (identity === null || strategy === null) return;
-  if (identity.expiresAtMs !== undefined && identity.expiresAtMs <= clock.nowMs()) {
-    finish(stream, "expired", log);
-    return;
-  }
+  if (identity === null || strategy === null) return null;
+  if (identity.expiresAtMs !== undefined && identity.expiresAtMs <= clock.nowMs()) return "expired";
   try {
-    const isCurrent = await strategy.instance.isCurrent?.(identity);
-    if (isCurrent === false) finish(stream, "revoked", log);
+    return (await strategy.instance.isCurrent?.(identity)) === false ? "revoked" : null;
   } catch {
     log.warn("stream.check_failed", { strategy: strategy.name, request_id: stream.requestId });
+    return null;
   }
 }
 
-function finish(stream: OpenStream, why: "expired" | "revoked", log: Log): void {
+function finish(stream: OpenStream, why: Doom, log: Log): void {
   log.info("stream.ended", {
     why,
     request_id: stream.requestId,

@@ -52,62 +52,95 @@ export interface RelayOptions {
 
 /** Bytes that may wait for a slow side before the other is paused. */
 const HIGH_WATER = 65_536;
+/** How long a side may be silent when the other has said that nothing more comes. */
+const HALF_CLOSED_MS = 60_000;
+/** How long a client gets to take a close frame of ours and to close. */
+const STOP_MS = 2000;
+const TICK_MS = 1000;
 
-/** Connects two sockets until one of them ends. */
+/** Connects two sockets until both have ended or one of them is gone. */
 export function relay(client: RawWire, upstream: RawWire, options: RelayOptions): Tunnel {
-  const boundary = new FrameBoundary();
-  let bytesToClient = 0;
-  let isOver = false;
-  let ended = 0;
-  let lastMs = performance.now();
-  const timer = options.idleMs === null ? null : setInterval(checkIdle, 1000);
-  const over = (): void => {
-    if (isOver) return;
-    isOver = true;
-    if (timer !== null) clearInterval(timer);
-    options.onEnd({ bytesToClient });
-  };
-  const pipe = (from: RawWire, to: RawWire, seen: (chunk: Uint8Array) => void): void => {
+  return new Relay(client, upstream, options);
+}
+
+class Relay implements Tunnel {
+  private readonly client: RawWire;
+  private readonly upstream: RawWire;
+  private readonly options: RelayOptions;
+  private readonly boundary = new FrameBoundary();
+  private readonly timer: ReturnType<typeof setInterval>;
+  private bytesToClient = 0;
+  private endedSides = 0;
+  private lastMs = performance.now();
+  private stoppedMs: number | null = null;
+  private isOver = false;
+
+  constructor(client: RawWire, upstream: RawWire, options: RelayOptions) {
+    this.client = client;
+    this.upstream = upstream;
+    this.options = options;
+    this.timer = setInterval(() => this.tick(), TICK_MS);
+    this.pipe(upstream, client, (chunk) => {
+      this.bytesToClient += chunk.length;
+      this.boundary.see(chunk);
+    });
+    this.pipe(client, upstream, () => {});
+  }
+
+  private pipe(from: RawWire, to: RawWire, see: (chunk: Uint8Array) => void): void {
     from.start({
-      data(chunk) {
-        lastMs = performance.now();
-        seen(chunk);
+      data: (chunk) => {
+        // What still comes from the client is read away, so that our close frame is not lost in a reset.
+        if (this.stoppedMs !== null) return true;
+        this.lastMs = performance.now();
+        see(chunk);
         to.write(chunk);
         return to.queuedBytes < HIGH_WATER;
       },
-      drain: () => to.resume(),
-      // A half-close, and after the last byte: a full one while the peer still sends would be a reset.
-      end() {
-        to.finish();
-        ended += 1;
-        if (ended === 2) {
-          from.end();
-          to.end();
-          over();
-        }
+      drain: () => {
+        this.lastMs = performance.now();
+        to.resume();
       },
-      close() {
-        to.end();
-        over();
+      // A half-close, and after the last byte: a full one while the peer still sends would be a reset.
+      end: () => {
+        to.finish();
+        this.endedSides += 1;
+        if (this.endedSides === 2 || this.stoppedMs !== null) this.close();
+      },
+      close: () => {
+        if (this.stoppedMs === null || from === this.client) this.close();
       },
     });
-  };
-  function checkIdle(): void {
-    if (options.idleMs !== null && performance.now() - lastMs > options.idleMs)
-      stop(CLOSE.goingAway);
   }
-  function stop(code: number): void {
-    if (boundary.isBetweenFrames && client.queuedBytes === 0) client.write(closeFrame(code));
-    upstream.destroy();
-    client.end();
-    over();
+
+  stop(code: number): void {
+    if (this.stoppedMs !== null || this.isOver) return;
+    this.stoppedMs = performance.now();
+    if (this.boundary.isBetweenFrames) this.client.write(closeFrame(code));
+    this.upstream.destroy();
+    this.client.finish();
+    this.client.resume();
   }
-  pipe(upstream, client, (chunk) => {
-    bytesToClient += chunk.length;
-    boundary.see(chunk);
-  });
-  pipe(client, upstream, () => {});
-  return { stop };
+
+  private tick(): void {
+    const nowMs = performance.now();
+    const quietMs = nowMs - this.lastMs;
+    const { idleMs } = this.options;
+    if (this.stoppedMs !== null) {
+      if (nowMs - this.stoppedMs > STOP_MS) this.client.destroy();
+    } else if (this.endedSides > 0 && quietMs > HALF_CLOSED_MS) this.close();
+    else if (idleMs !== null && quietMs > idleMs) this.stop(CLOSE.goingAway);
+  }
+
+  /** Both sides, each after what is queued for it. */
+  private close(): void {
+    if (this.isOver) return;
+    this.isOver = true;
+    clearInterval(this.timer);
+    this.client.end();
+    this.upstream.end();
+    this.options.onEnd({ bytesToClient: this.bytesToClient });
+  }
 }
 
 function closeFrame(code: number): Uint8Array {

@@ -175,7 +175,8 @@ function requestAuthority(fields: Fields, minor: 0 | 1): string | null {
 
 /** The path and query of a target; `null` for other forms and for an absolute form that names another host. */
 function originForm(target: string, authority: string): string | null {
-  if (target.includes("#")) return null;
+  // FORBIDDEN lets a tab pass, because field values may hold one; a target with one has two ends.
+  if (target.includes("#") || target.includes("\t")) return null;
   if (target.startsWith("/")) return target;
   const absolute = /^https?:\/\/([^/?]+)(.*)$/i.exec(target);
   if (absolute === null || absolute[1]?.toLowerCase() !== authority) return null;

@@ -5,6 +5,9 @@
  */
 import type { Outgoing, OwnedSocket, SocketOwner } from "./socket.ts";
 
+/** A side that is to be closed and takes not a byte of what is queued for this long loses it. */
+const STALL_MS = 60_000;
+
 /** What a tunnel does with one of its ends. */
 export interface RawListener {
   /** False: stop reading until `resume`. */
@@ -23,6 +26,7 @@ export class RawWire implements SocketOwner {
   private ended = false;
   private closed = false;
   private isFinishing = false;
+  private stallTimer: ReturnType<typeof setInterval> | null = null;
 
   /** Takes the socket over. `early`: bytes that came after the head. */
   constructor(socket: OwnedSocket, outgoing: Outgoing, early: Uint8Array | null) {
@@ -60,14 +64,29 @@ export class RawWire implements SocketOwner {
 
   /** Closes after the last queued byte. */
   end(): void {
-    if (!this.closed) this.outgoing.end();
+    if (this.closed) return;
+    this.outgoing.end();
+    this.watchStall();
   }
 
   /** Says after the last queued byte that nothing more is sent; reading goes on. */
   finish(): void {
     if (this.closed) return;
     if (this.outgoing.queuedBytes === 0) this.socket.shutdown();
-    else this.isFinishing = true;
+    else {
+      this.isFinishing = true;
+      this.watchStall();
+    }
+  }
+
+  private watchStall(): void {
+    if (this.closed || this.stallTimer !== null || this.outgoing.queuedBytes === 0) return;
+    let lastBytes = this.outgoing.queuedBytes;
+    this.stallTimer = setInterval(() => {
+      const queued = this.outgoing.queuedBytes;
+      if (queued > 0 && queued === lastBytes) this.destroy();
+      lastBytes = queued;
+    }, STALL_MS);
   }
 
   destroy(): void {
@@ -81,6 +100,7 @@ export class RawWire implements SocketOwner {
 
   onDrain(): void {
     if (!this.outgoing.flush()) return;
+    if (this.closed) return;
     if (this.isFinishing) this.socket.shutdown();
     this.listener?.drain();
   }
@@ -93,6 +113,7 @@ export class RawWire implements SocketOwner {
   onClose(): void {
     if (this.closed) return;
     this.closed = true;
+    if (this.stallTimer !== null) clearInterval(this.stallTimer);
     this.listener?.close();
   }
 }

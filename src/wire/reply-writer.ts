@@ -1,8 +1,8 @@
 /**
  * Writing one reply: framing, back-pressure, and the end or the visible cut of a body.
  *
- * Invariant: exactly the announced number of bytes is written, or the connection is destroyed; a body that broke
- * off never gets a clean end (RFC 9112 section 8).
+ * Invariant: exactly the announced number of bytes is written, or the connection is closed; a body that broke
+ * off never gets a clean end (RFC 9112 section 8), and an answer that may have no body (HEAD, 204, 304) gets none.
  */
 import type { BodySink, BodySource } from "./body.ts";
 import type { Reply } from "./exchange.ts";
@@ -43,10 +43,8 @@ export class ReplyWriter implements BodySink {
     this.framing = framingOf(reply, context);
     this.keepAlive = context.keepAlive && reply.close !== true && this.framing !== "until_close";
     const head = this.headText(reply, context);
-    if (body === null || body instanceof Uint8Array) {
-      this.bodyBytes = body === null ? 0 : body.length;
-      this.outgoing.write(body === null ? headBytes(head) : headWithBody(head, body));
-      this.finish(true);
+    if (this.framing === "none" || body === null || body instanceof Uint8Array) {
+      this.sendWhole(head, body);
       return;
     }
     this.source = body;
@@ -55,10 +53,27 @@ export class ReplyWriter implements BodySink {
     body.pipe(this);
   }
 
+  private sendWhole(head: string, body: Uint8Array | BodySource | null): void {
+    if (this.framing !== "none" && body instanceof Uint8Array) {
+      this.bodyBytes = body.length;
+      this.outgoing.write(headWithBody(head, body));
+    } else {
+      if (body !== null && !(body instanceof Uint8Array)) body.cancel();
+      this.outgoing.write(headBytes(head));
+    }
+    this.finish(true);
+  }
+
+  /** The client can tell a cut from the end by the framing; without one only a reset says it. */
+  get isCutVisible(): boolean {
+    return this.framing === "length" || this.framing === "chunked";
+  }
+
   private headText(reply: Reply, context: ReplyContext): string {
     let head = `HTTP/1.1 ${reply.status} ${reply.reason}\r\n${reply.fields}`;
     if (this.framing === "chunked") head += "Transfer-Encoding: chunked\r\n";
-    else if (this.framing === "length") head += `Content-Length: ${lengthOf(reply)}\r\n`;
+    else if (this.framing === "length" || isHeadOfBytes(reply, context))
+      head += `Content-Length: ${lengthOf(reply)}\r\n`;
     if (reply.tunnel !== undefined) head += "Connection: Upgrade\r\n";
     else if (!this.keepAlive) head += "Connection: close\r\n";
     else if (context.minor === 0) head += "Connection: keep-alive\r\n";
@@ -132,6 +147,11 @@ function framingOf(
     return "length";
   }
   return context.minor === 1 ? "chunked" : "until_close";
+}
+
+/** HEAD to an answer of our own: the length is known, and is what GET would get (RFC 9110 section 9.3.2). */
+function isHeadOfBytes(reply: Reply, context: ReplyContext): boolean {
+  return context.method === "HEAD" && reply.status >= 200 && reply.body instanceof Uint8Array;
 }
 
 function lengthOf(reply: Reply): number {

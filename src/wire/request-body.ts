@@ -49,9 +49,10 @@ export class RequestBody implements BodySource {
     this.feed = feed;
   }
 
-  /** A body over this many bytes fails with `too_large`. Set before `pipe`. */
+  /** A body over this many bytes fails with `too_large`, also when they have come already. Set before `pipe`. */
   limit(bytes: number): void {
     this.limitBytes = bytes;
+    if (this.received > bytes) this.exceed();
   }
 
   /** Why the body will never be whole, or `null`. */
@@ -82,7 +83,7 @@ export class RequestBody implements BodySource {
     for (const chunk of held) if (!sink.write(chunk)) this.hold();
     if (this.fault !== null) sink.fail(this.fault);
     else if (this.complete) sink.end();
-    else if (held.length > 0 && !this.paused) this.feed.resume();
+    else if (!this.paused) this.feed.resume();
   }
 
   resume(): void {
@@ -100,6 +101,13 @@ export class RequestBody implements BodySource {
     this.ask();
     this.paused = false;
     if (!this.settled) this.feed.resume();
+  }
+
+  /** A complete body can be over a limit that was set only then. */
+  private exceed(): void {
+    if (!this.complete) this.break("too_large");
+    else this.fault ??= "too_large";
+    this.held = [];
   }
 
   /** The connection broke, or a limit was hit. */

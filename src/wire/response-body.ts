@@ -39,7 +39,8 @@ export class ResponseBody implements BodySource {
     for (const chunk of held) if (!sink.write(chunk)) this.isPaused = true;
     if (this.ending === "ended") sink.end();
     else if (this.ending !== "open") sink.fail(this.ending);
-    else if (!this.isPaused) this.feed.resume();
+    else if (this.isPaused) this.feed.pause();
+    else this.feed.resume();
   }
 
   resume(): void {

@@ -2,7 +2,8 @@
  * One client connection: requests in, replies out, one at a time and in order.
  *
  * Invariant: a request body is read to its end or the connection closes; no byte of it is ever read as the next
- * request. Bytes that a client sends ahead (pipelining) wait, bounded.
+ * request. Bytes that a client sends ahead (pipelining) wait, bounded, and the next request is not begun before
+ * the kernel has taken the last byte of the reply to the one before.
  */
 import { chunkedDecoder, lengthDecoder } from "./body.ts";
 import type { Exchange, ExchangeHandler, Peer, Reply, WireRefusal } from "./exchange.ts";
@@ -28,8 +29,10 @@ const CONTINUE = headBytes("HTTP/1.1 100 Continue\r\n\r\n");
 const MAX_AHEAD_BYTES = 65_536;
 /** A refused body of at most this size is read away, so that the connection lives on. */
 const MAX_DISCARD_BYTES = 65_536;
-/** How long a closing connection still reads, so that the client sees the reply and not a reset. */
+/** How long a closing connection waits for more to read away, so that the client sees the reply and not a reset. */
 const LINGER_MS = 2000;
+/** How long it reads away altogether. The number is nginx's. */
+const LINGER_MAX_MS = 30_000;
 
 /**
  * waiting: for a head. handling: the gateway decides. sending: a reply is under way. discarding: the reply is
@@ -77,11 +80,16 @@ export class ServerConnection implements SocketOwner {
   private pending: Buffer | null = null;
   private exchange: ActiveExchange | null = null;
   private writer: ReplyWriter | null = null;
+  /** Told once the kernel has taken the whole reply (true) or never will (false). */
+  private onFlushed: ((complete: boolean) => void) | null = null;
   private isDraining = false;
   private isReadPaused = false;
+  /** A request was answered on this connection. */
+  private hasServed = false;
   /** When the state's deadline started to count. */
   private sinceMs: number;
   private lastQueuedBytes = 0;
+  private lingeringSinceMs = 0;
 
   constructor(
     socket: OwnedSocket,
@@ -107,7 +115,10 @@ export class ServerConnection implements SocketOwner {
   }
 
   onData(chunk: Buffer): void {
-    if (this.state === "lingering" || this.state === "closed") return;
+    if (this.state === "lingering" || this.state === "closed") {
+      if (this.outgoing.queuedBytes === 0) this.sinceMs = performance.now();
+      return;
+    }
     const body = this.exchange?.body;
     if (body && !body.settled) {
       const used = body.accept(chunk, performance.now());
@@ -197,14 +208,22 @@ export class ServerConnection implements SocketOwner {
     }
     this.state = "sending";
     this.sinceMs = performance.now();
-    const { head, body } = exchange;
-    const writer = new ReplyWriter(this.outgoing, (complete) => {
+    const { head } = exchange;
+    const settle = (complete: boolean): void => {
+      this.onFlushed = null;
       reply.onSent?.({ bodyBytes: writer.bodyBytes, isComplete: complete });
       this.sent(reply, complete);
+    };
+    const writer = new ReplyWriter(this.outgoing, (complete) => {
+      if (complete && this.outgoing.queuedBytes > 0) this.onFlushed = settle;
+      else settle(complete);
     });
     this.writer = writer;
-    reply.abort = () => writer.abort();
-    const keepAlive = head.keepAlive && !this.isDraining && mayLiveOn(body, reply);
+    reply.abort = () => {
+      if (this.onFlushed === settle) settle(false);
+      else writer.abort();
+    };
+    const keepAlive = head.keepAlive && !this.isDraining && mayLiveOn(exchange, reply);
     writer.send(reply, { method: head.method, minor: head.minor, keepAlive });
   }
 
@@ -212,7 +231,9 @@ export class ServerConnection implements SocketOwner {
     const writer = this.writer;
     if (this.state === "closed") return;
     if (!complete) {
-      this.socket.terminate();
+      // The client gets what came before the cut where it can see that it is one.
+      if (writer?.isCutVisible === true) this.close(false);
+      else this.socket.terminate();
       return;
     }
     if (reply.tunnel !== undefined) {
@@ -221,7 +242,7 @@ export class ServerConnection implements SocketOwner {
     }
     const body = this.exchange?.body ?? null;
     const isUnread = body !== null && !body.complete;
-    if (writer?.keepAlive !== true) this.close(isUnread);
+    if (writer?.keepAlive !== true) this.close(isUnread || this.pending !== null);
     else if (!isUnread) this.ready();
     else {
       this.state = "discarding";
@@ -239,6 +260,7 @@ export class ServerConnection implements SocketOwner {
   private ready(): void {
     this.exchange = null;
     this.writer = null;
+    this.hasServed = true;
     this.state = "waiting";
     this.sinceMs = performance.now();
     if (this.isDraining) {
@@ -261,7 +283,6 @@ export class ServerConnection implements SocketOwner {
   }
 
   private refuse(refusal: WireRefusal): void {
-    this.pending = null;
     this.exchange = null;
     const reply = this.handler.refuse(refusal, this.peer);
     this.state = "sending";
@@ -275,9 +296,11 @@ export class ServerConnection implements SocketOwner {
 
   /** @param unread the client may still be sending: read on for a while so that it sees the reply */
   private close(unread: boolean): void {
+    this.pending = null;
     this.writer = null;
     this.state = "lingering";
     this.sinceMs = performance.now();
+    this.lingeringSinceMs = this.sinceMs;
     if (unread) {
       this.resumeReading();
       if (this.outgoing.queuedBytes === 0) this.socket.shutdown();
@@ -289,15 +312,20 @@ export class ServerConnection implements SocketOwner {
   onDrain(): void {
     this.sinceMs = performance.now();
     if (!this.outgoing.flush()) return;
-    if (this.state === "lingering") this.socket.shutdown();
+    if (this.onFlushed !== null) this.onFlushed(true);
+    else if (this.state === "lingering") this.socket.shutdown();
     else this.writer?.drained();
   }
 
   /** The client has sent its last byte. As with nginx and Go, that counts as having left. */
   onEnd(): void {
-    if (this.state === "handling" || this.state === "sending") this.socket.terminate();
-    else this.outgoing.end();
-    this.onClose();
+    if (this.state === "handling" || this.state === "sending") {
+      this.socket.terminate();
+      this.onClose();
+    } else if (this.state !== "closed") {
+      // Not gone yet where bytes are queued: the deadlines go on until it is.
+      this.close(false);
+    }
   }
 
   onClose(): void {
@@ -308,6 +336,7 @@ export class ServerConnection implements SocketOwner {
     this.onGone(this);
     exchange?.body?.break("peer_closed");
     exchange?.abort();
+    this.onFlushed?.(false);
     this.writer?.abort();
   }
 
@@ -318,37 +347,47 @@ export class ServerConnection implements SocketOwner {
     const forMs = nowMs - this.sinceMs;
     if (this.state === "waiting") this.tickWaiting(forMs);
     else if (this.state === "lingering") {
-      if (forMs > LINGER_MS && this.outgoing.queuedBytes === 0) this.socket.terminate();
-      else this.tickSending(forMs);
+      this.tickLingering(nowMs);
+      this.tickSending(forMs);
     } else this.tickSending(forMs);
   }
 
   private tickWaiting(forMs: number): void {
     if (this.pending !== null) {
       if (forMs > this.limits.headTimeoutMs) this.refuse("request_timeout");
-    } else if (forMs > this.limits.keepAliveMs) {
-      this.socket.end();
+    } else {
+      // Who has never asked for anything gets the time of a head, not of a kept connection.
+      const allowedMs = this.hasServed ? this.limits.keepAliveMs : this.limits.headTimeoutMs;
+      if (forMs > allowedMs) this.close(false);
     }
+  }
+
+  private tickLingering(nowMs: number): void {
+    if (this.outgoing.queuedBytes > 0) return;
+    const isSilent = nowMs - this.sinceMs > LINGER_MS;
+    const isLong = nowMs - this.lingeringSinceMs > (this.isDraining ? LINGER_MS : LINGER_MAX_MS);
+    if (isSilent || isLong) this.socket.terminate();
   }
 
   private tickSending(forMs: number): void {
     const queued = this.outgoing.queuedBytes;
-    if (queued === 0) return;
     if (queued !== this.lastQueuedBytes) {
       this.lastQueuedBytes = queued;
       this.sinceMs = performance.now();
-    } else if (forMs > this.limits.sendTimeoutMs) this.socket.terminate();
+    } else if (queued === 0) return;
+    else if (forMs > this.limits.sendTimeoutMs) this.socket.terminate();
   }
 
   /** Shutting down: finish what is under way, take nothing new. */
   drain(): void {
     this.isDraining = true;
-    if (this.isIdle) this.socket.end();
+    if (this.isIdle) this.close(false);
   }
 
-  /** The deadline of the drain has passed. */
+  /** The deadline of the drain has passed: what is open is cut where the client can see it. */
   destroy(): void {
-    this.socket.terminate();
+    this.writer?.abort();
+    if (this.state !== "closed") this.socket.terminate();
   }
 
   private pauseReading(): void {
@@ -359,16 +398,21 @@ export class ServerConnection implements SocketOwner {
 
   private resumeReading(): void {
     if (!this.isReadPaused || this.state === "closed") return;
-    if (this.pending !== null && this.pending.length > MAX_AHEAD_BYTES) return;
+    // While a head is waited for, the head's own limit bounds what is kept.
+    const isAhead = this.state !== "waiting" && (this.pending?.length ?? 0) > MAX_AHEAD_BYTES;
+    if (isAhead) return;
     this.isReadPaused = false;
     this.socket.resume();
   }
 }
 
-/** Whether the connection can be kept although the reply comes before the end of the request body. */
-function mayLiveOn(body: RequestBody | null, reply: Reply): boolean {
+/** Whether the connection can be kept although the reply may come before the client has sent all it meant to. */
+function mayLiveOn({ head, body }: Exchange, reply: Reply): boolean {
+  // A refused handshake: frames that were sent ahead must not be read as a request (RFC 9931).
+  if (reply.tunnel === undefined && head.fields.lower.includes("sec-websocket-key")) return false;
   if (body === null || body.complete) return true;
-  if (body.settled) return false;
+  // A client that waits for `100 Continue` may send the body or leave it out: nobody can tell what comes next.
+  if (body.settled || (head.expectsContinue && body.received === 0)) return false;
   const isStreaming = reply.body !== null && !(reply.body instanceof Uint8Array);
   return !isStreaming && body.length !== null && body.length <= MAX_DISCARD_BYTES;
 }

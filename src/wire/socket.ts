@@ -34,8 +34,30 @@ export const ownedSocketHandlers = {
   close(socket: OwnedSocket): void {
     socket.data.onClose();
   },
-  // A reset also comes with `close`, which is where it is handled.
-  error(): void {},
+  // A reset also comes with `close`, which is where it is handled; an exception in one of the handlers above comes
+  // here alone, and must not leave a connection that nobody serves.
+  error(socket: OwnedSocket): void {
+    socket.terminate();
+  },
+};
+
+/** Idle time after which the kernel starts to ask whether the peer is still there. */
+const PROBE_MS = 60_000;
+
+/**
+ * Lets the kernel notice a peer that vanished without a word: streams and tunnels may be silent for ever, so no
+ * deadline of ours would.
+ */
+export function probePeer(socket: OwnedSocket): void {
+  socket.setKeepAlive(true, PROBE_MS);
+}
+
+/** Owner of a socket that has none yet, or will have none. */
+export const NOBODY: SocketOwner = {
+  onData(): void {},
+  onDrain(): void {},
+  onEnd(): void {},
+  onClose(): void {},
 };
 
 /** The writing half of a socket. */
@@ -45,6 +67,8 @@ export class Outgoing {
   private ending = false;
   /** Bytes accepted but not yet taken by the kernel. */
   queuedBytes = 0;
+  /** A write found the connection reset. After that the end of input says nothing: a reset can look like one. */
+  hasFailed = false;
 
   constructor(socket: OwnedSocket) {
     this.socket = socket;
@@ -58,6 +82,7 @@ export class Outgoing {
       return false;
     }
     const sent = this.socket.write(bytes);
+    if (sent < 0) this.hasFailed = true;
     if (sent >= bytes.length || sent < 0) return true;
     this.push(sent === 0 ? bytes : bytes.subarray(sent));
     return false;
@@ -68,7 +93,9 @@ export class Outgoing {
     while (this.queue.length > 0) {
       const bytes = this.queue[0];
       if (bytes === undefined) break;
-      const sent = Math.max(0, this.socket.write(bytes));
+      const written = this.socket.write(bytes);
+      if (written < 0) this.hasFailed = true;
+      const sent = Math.max(0, written);
       this.queuedBytes -= sent;
       if (sent < bytes.length) {
         this.queue[0] = bytes.subarray(sent);

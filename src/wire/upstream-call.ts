@@ -41,7 +41,7 @@ export interface UpstreamCall {
   readonly body: BodySource | null;
   /** Frame the body as chunked; otherwise `body.length` bytes follow the head. */
   readonly isChunked: boolean;
-  /** GET, HEAD, OPTIONS without a body: sent again, once, when a kept connection turns out to be dead. */
+  /** GET and HEAD without a body: sent again, once, when a kept connection turns out to be dead. */
   readonly mayRepeat: boolean;
   /** A 101 hands the connection over; without this it is a broken answer. */
   readonly mayUpgrade: boolean;

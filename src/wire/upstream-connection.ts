@@ -65,7 +65,7 @@ export class UpstreamConnection implements SocketOwner, BodySink {
   private isRequestSent = false;
   private mayKeep = false;
   private isTouched = false;
-  /** When the current wait began: for the response head after the request, or for more of the body. */
+  /** When the current wait began: for room for the request, for the response head after it, or for more of the body. */
   private waitingSinceMs = 0;
   private readonly emit = (payload: Buffer): void => this.body?.deliver(payload);
 
@@ -84,6 +84,7 @@ export class UpstreamConnection implements SocketOwner, BodySink {
     this.phase = "head";
     this.isRequestSent = false;
     this.isTouched = false;
+    this.waitingSinceMs = performance.now();
     this.outgoing.write(headBytes(call.head));
     if (call.body === null) this.requestSent();
     else call.body.pipe(this);
@@ -98,6 +99,10 @@ export class UpstreamConnection implements SocketOwner, BodySink {
 
   write(chunk: Uint8Array): boolean {
     if (this.phase === "gone" || this.call === null || chunk.length === 0) return true;
+    // From here on the upstream may be the one that is waited for.
+    if (this.phase === "head" && this.outgoing.queuedBytes === 0) {
+      this.waitingSinceMs = performance.now();
+    }
     if (!this.call.isChunked) return this.outgoing.write(chunk);
     this.outgoing.write(headBytes(`${chunk.length.toString(16)}\r\n`));
     this.outgoing.write(chunk);
@@ -124,25 +129,30 @@ export class UpstreamConnection implements SocketOwner, BodySink {
 
   private readHead(chunk: Buffer): void {
     this.isTouched = true;
-    const bytes = this.pending === null ? chunk : Buffer.concat([this.pending, chunk]);
-    const end = bytes.indexOf(HEAD_END);
-    if (end === -1 || end > MAX_HEAD_BYTES) {
-      this.pending = bytes;
-      if (bytes.length > MAX_HEAD_BYTES) this.abandon("broken_response", "response head too large");
+    let bytes = this.pending === null ? chunk : Buffer.concat([this.pending, chunk]);
+    this.pending = null;
+    while (bytes.length > 0) {
+      const end = bytes.indexOf(HEAD_END);
+      if (end === -1 || end > MAX_HEAD_BYTES) {
+        this.pending = bytes;
+        if (bytes.length > MAX_HEAD_BYTES) {
+          this.abandon("broken_response", "response head too large");
+        }
+        return;
+      }
+      const head = parseResponseHead(bytes.toString("latin1", 0, end));
+      bytes = bytes.subarray(end + 4);
+      // Interim answers but 101 are between the upstream and us: 100 was answered by the listener.
+      if (head !== null && head.status < 200 && head.status !== 101) continue;
+      this.finalHead(head, bytes);
       return;
     }
-    this.pending = null;
-    const head = parseResponseHead(bytes.toString("latin1", 0, end));
-    const rest = bytes.subarray(end + 4);
-    if (head === null) this.abandon("broken_response", "malformed response head");
-    else if (head.status === 101) this.upgrade(head, rest);
-    // Other interim answers are between the upstream and us: 100 was answered by the listener.
-    else if (head.status < 200) this.afterInterim(rest);
-    else this.startBody(head, rest);
   }
 
-  private afterInterim(rest: Buffer): void {
-    if (rest.length > 0) this.readHead(rest);
+  private finalHead(head: ResponseHead | null, rest: Buffer): void {
+    if (head === null) this.abandon("broken_response", "malformed response head");
+    else if (head.status === 101) this.upgrade(head, rest);
+    else this.startBody(head, rest);
   }
 
   private upgrade(head: ResponseHead, rest: Buffer): void {
@@ -163,7 +173,7 @@ export class UpstreamConnection implements SocketOwner, BodySink {
       this.abandon("broken_response", "contradictory or unknown response framing");
       return;
     }
-    this.mayKeep = head.keepAlive && framing.kind !== "until_close";
+    this.mayKeep = head.keepAlive && framing.kind !== "until_close" && !isBodyAnnounced(head);
     this.readKeepAlive(head);
     if (framing.kind === "none" || (framing.kind === "length" && framing.length === 0)) {
       this.deliverWhole(head, null, rest.length === 0);
@@ -204,7 +214,8 @@ export class UpstreamConnection implements SocketOwner, BodySink {
   private readBody(chunk: Buffer): void {
     this.waitingSinceMs = performance.now();
     const decoded = this.decoder?.push(chunk, this.emit);
-    if (decoded === undefined || decoded.state === "more") return;
+    // The reader may have left over what it was just given.
+    if (decoded === undefined || decoded.state === "more" || this.phase !== "body") return;
     const body = this.body;
     if (decoded.state === "bad") {
       this.body = null;
@@ -248,6 +259,7 @@ export class UpstreamConnection implements SocketOwner, BodySink {
   }
 
   onDrain(): void {
+    if (this.phase === "head") this.waitingSinceMs = performance.now();
     if (this.outgoing.flush()) this.call?.body?.resume();
   }
 
@@ -257,7 +269,7 @@ export class UpstreamConnection implements SocketOwner, BodySink {
       return;
     }
     // Only a body without framing ends with the connection (RFC 9112 section 6.3).
-    const isWhole = this.decoder?.isFramed === false;
+    const isWhole = this.decoder?.isFramed === false && !this.outgoing.hasFailed;
     const body = this.body;
     this.body = null;
     this.mayKeep = false;
@@ -283,13 +295,11 @@ export class UpstreamConnection implements SocketOwner, BodySink {
   tick(nowMs: number): void {
     const waitedMs = nowMs - this.waitingSinceMs;
     const { responseMs, idleMs } = this.deadlines;
-    if (
-      this.phase === "head" &&
-      this.isRequestSent &&
-      responseMs !== null &&
-      waitedMs > responseMs
-    ) {
-      this.abandon("response_timeout", `no response head within ${responseMs} ms`);
+    if (this.phase === "head" && responseMs !== null && waitedMs > responseMs) {
+      // While the client is the one that is waited for, its own deadline counts.
+      if (this.isRequestSent || this.outgoing.queuedBytes > 0) {
+        this.abandon("response_timeout", `no response head within ${responseMs} ms`);
+      }
     } else if (this.phase === "body" && idleMs !== null && waitedMs > idleMs) {
       if (this.body?.isPaused !== true) {
         this.abandon("response_timeout", `response silent for ${idleMs} ms`, "idle_timeout");
@@ -329,6 +339,13 @@ export class UpstreamConnection implements SocketOwner, BodySink {
     this.socket.terminate();
     this.owner.gone(this);
   }
+}
+
+/** A 204 that says it has a body: one may follow, and must not be read as the answer to the next call. */
+function isBodyAnnounced(head: ResponseHead): boolean {
+  if (head.status !== 204) return false;
+  const { lower } = head.fields;
+  return lower.includes("content-length") || lower.includes("transfer-encoding");
 }
 
 function decoderOf(framing: Framing): BodyDecoder {

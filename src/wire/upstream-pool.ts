@@ -6,7 +6,7 @@
  * flight: thousands of open streams do not delay the next request.
  */
 import { checkServerIdentity } from "node:tls";
-import { type OwnedSocket, ownedSocketHandlers, type SocketOwner } from "./socket.ts";
+import { NOBODY, type OwnedSocket, ownedSocketHandlers, probePeer } from "./socket.ts";
 import {
   type PendingCall,
   type UpstreamAddress,
@@ -125,11 +125,18 @@ export class UpstreamPool implements ConnectionOwner {
   private connect(): Promise<UpstreamConnection> {
     return new Promise((resolve, reject) => {
       let isSettled = false;
+      let opening: OwnedSocket | null = null;
       const fail = (fault: UpstreamFault): void => {
         if (isSettled) return;
         isSettled = true;
         clearTimeout(timer);
+        // A TLS handshake that never ends would keep its socket for ever.
+        opening?.terminate();
         reject(fault);
+      };
+      const opened = (socket: OwnedSocket): void => {
+        opening = socket;
+        if (isSettled) socket.terminate();
       };
       const ready = (socket: OwnedSocket): void => {
         if (this.isClosed) fail(new UpstreamFault("cancelled", "shutting down", "cancelled"));
@@ -149,11 +156,12 @@ export class UpstreamPool implements ConnectionOwner {
           ),
         );
       }, this.deadlines.connectMs);
-      openSocket(this.address, ready, fail);
+      openSocket(this.address, { opened, ready, fail });
     });
   }
 
   private adopt(socket: OwnedSocket): UpstreamConnection {
+    if (this.address.kind === "tcp") probePeer(socket);
     const connection = new UpstreamConnection(socket, this, this.deadlines);
     this.all.add(connection);
     this.timer ??= setInterval(() => this.tick(), TICK_MS);
@@ -203,12 +211,16 @@ function idleLimit(connection: UpstreamConnection): number {
   return hintMs === null ? IDLE_MS : Math.min(IDLE_MS, Math.max(0, hintMs - 1000));
 }
 
+/** What becomes of a socket on its way up. */
+interface Opening {
+  /** It exists; nothing is known about the other side yet. */
+  opened(socket: OwnedSocket): void;
+  ready(socket: OwnedSocket): void;
+  fail(fault: UpstreamFault): void;
+}
+
 /** Opens a socket; with TLS, the certificate's chain and name are checked before a byte is sent. */
-function openSocket(
-  address: UpstreamAddress,
-  ready: (socket: OwnedSocket) => void,
-  fail: (fault: UpstreamFault) => void,
-): void {
+function openSocket(address: UpstreamAddress, { opened, ready, fail }: Opening): void {
   const tls = address.kind === "tcp" ? address.tls : null;
   const unreachable = (error: unknown): void => {
     const code = error instanceof Error && "code" in error ? String(error.code) : "no connection";
@@ -216,16 +228,17 @@ function openSocket(
   };
   const socket = {
     ...ownedSocketHandlers,
-    open: (opened: OwnedSocket) => {
-      if (tls === null) ready(opened);
+    open: (socket: OwnedSocket) => {
+      if (tls === null) ready(socket);
+      else opened(socket);
     },
-    handshake: (opened: OwnedSocket, isOk: boolean, problem: Error | null) => {
+    handshake: (socket: OwnedSocket, isOk: boolean, problem: Error | null) => {
       const error =
-        problem ?? (tls && checkServerIdentity(tls.serverName, opened.getPeerCertificate()));
-      if (isOk && !error) ready(opened);
+        problem ?? (tls && checkServerIdentity(tls.serverName, socket.getPeerCertificate()));
+      if (isOk && !error) ready(socket);
       else {
         fail(new UpstreamFault("untrusted_certificate", error?.message ?? "TLS handshake failed"));
-        opened.terminate();
+        socket.terminate();
       }
     },
     close: (closed: OwnedSocket) => {
@@ -255,11 +268,3 @@ function tlsOptions(tls: { serverName: string; ca: string | null }): Bun.TLSOpti
     ...(tls.ca === null ? {} : { ca: tls.ca }),
   };
 }
-
-/** Owner of a socket that has none yet. */
-const NOBODY: SocketOwner = {
-  onData(): void {},
-  onDrain(): void {},
-  onEnd(): void {},
-  onClose(): void {},
-};

@@ -46,9 +46,10 @@ export type StartGateway = (setup: GatewaySetup) => Promise<GatewayUnderTest>;
 
 const started: GatewayUnderTest[] = [];
 
-afterAll(async () => {
+/** For the end of a suite: whatever it started and did not stop. */
+async function stopStarted(): Promise<void> {
   await Promise.all(started.splice(0).map((gateway) => gateway.stop()));
-});
+}
 
 /** A directory only we can read, removed at the end. */
 export function scratch(): string {
@@ -133,10 +134,19 @@ export const startCompiled: StartGateway = async (setup) => {
   return under;
 };
 
+const FACES = [
+  ["in process", startInProcess],
+  ["compiled", startCompiled],
+] as const;
+
 /** Runs a suite of scenarios twice: against this process and against the executable. */
 export function describeBoth(title: string, suite: (start: StartGateway) => void): void {
-  describe(`${title} (in process)`, () => suite(startInProcess));
-  describe(`${title} (compiled)`, () => suite(startCompiled));
+  for (const [face, start] of FACES) {
+    describe(`${title} (${face})`, () => {
+      afterAll(stopStarted);
+      suite(start);
+    });
+  }
 }
 
 /** A token that the scenarios' `ops` strategy knows. */

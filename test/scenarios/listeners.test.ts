@@ -1,0 +1,423 @@
+/**
+ * Whole-program scenarios of where Gatehouse listens and whom it calls: TCP, unix sockets, TLS on both sides.
+ *
+ * Invariant: a certificate that does not fit is refused before the upstream sees a byte of the request. Certificates
+ * are made by openssl for this run; without it the TLS scenarios say so and are skipped.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { connect, type TLSSocket } from "node:tls";
+import {
+  describeBoth,
+  type GatewayUnderTest,
+  OPS_ENV,
+  type StartGateway,
+  scratch,
+  simpleConfig,
+} from "../support/gateway.ts";
+import { eventually, OK_RESPONSE, openRaw, raw, rawUpstream } from "../support/raw.ts";
+
+const stops: (() => unknown)[] = [];
+afterAll(() => {
+  for (const stop of stops) void stop();
+});
+
+const get = (path = "/public/x") => `GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`;
+
+/** A config with these listeners; everything public. */
+function config(listen: readonly string[], upstreamUrl: string, more = ""): string {
+  return `version: 1
+server:
+  listen: ${JSON.stringify(listen)}
+${more}
+upstreams:
+  api:
+    url: ${upstreamUrl}
+routes:
+  - { match: { path: /public/** }, access: public, upstream: api }
+`;
+}
+
+function upstreamOf() {
+  const upstream = rawUpstream();
+  stops.push(() => upstream.stop());
+  return upstream;
+}
+
+describeBoth("Listeners", (start) => {
+  test("several of them, TCP and unix sockets, serve the same routes, and the port 0 is told", async () => {
+    const upstream = upstreamOf();
+    const socket = join(scratch(), "gate.sock");
+    const listen = ["127.0.0.1:0", "127.0.0.1:0", `unix:${socket}`];
+    const gateway = await start({
+      config: config(listen, `http://${upstream.address}`),
+      listeners: 3,
+    });
+    expect(gateway.addresses.length).toBe(3);
+    expect(new Set(gateway.addresses).size).toBe(3);
+    expect(gateway.addresses[2]).toBe(`unix:${socket}`);
+    for (const address of gateway.addresses) {
+      expect((await raw(address, get())).statuses).toEqual([200]);
+    }
+    expect(upstream.seen.length).toBe(3);
+    // The group may connect, others may not.
+    expect(statSync(socket).mode & 0o777).toBe(0o660);
+  });
+
+  test("a socket file that a killed process left behind is taken over", async () => {
+    const upstream = upstreamOf();
+    const socket = join(scratch(), "stale.sock");
+    const left = Bun.spawn(
+      [
+        process.execPath,
+        "-e",
+        `Bun.listen({unix: ${JSON.stringify(socket)}, socket: {data() {}}})`,
+      ],
+      { stdin: "ignore", stdout: "ignore", stderr: "ignore" },
+    );
+    await eventually("the other process listens", () => existsSync(socket));
+    left.kill("SIGKILL");
+    await left.exited;
+    expect(existsSync(socket)).toBe(true);
+    const gateway = await start({
+      config: config([`unix:${socket}`], `http://${upstream.address}`),
+    });
+    expect((await raw(`unix:${socket}`, get())).statuses).toEqual([200]);
+    await gateway.stop();
+  });
+
+  test("a socket on which somebody listens is not taken, and stays his", async () => {
+    const upstream = upstreamOf();
+    const socket = join(scratch(), "live.sock");
+    const other = Bun.listen({
+      unix: socket,
+      socket: { open: (one) => void one.end("still here"), data() {} },
+    });
+    stops.push(() => other.stop(true));
+    const starting = start({ config: config([`unix:${socket}`], `http://${upstream.address}`) });
+    expect(starting).rejects.toThrow(/another program is listening there/);
+    await starting.catch(() => {});
+    expect((await raw(`unix:${socket}`, "")).text).toBe("still here");
+  });
+
+  test("a file that is no socket is not removed for one", async () => {
+    const file = join(scratch(), "precious");
+    writeFileSync(file, "keep me");
+    const starting = start({ config: config([`unix:${file}`], "http://127.0.0.1:1") });
+    expect(starting).rejects.toThrow(/precious/);
+    await starting.catch(() => {});
+    expect(readFileSync(file, "utf8")).toBe("keep me");
+  });
+
+  test("one that cannot be bound leaves none of the others open", async () => {
+    const taken = upstreamOf();
+    const socket = join(scratch(), "first.sock");
+    const listen = [`unix:${socket}`, taken.address];
+    const starting = start({ config: config(listen, "http://127.0.0.1:1"), listeners: 2 });
+    expect(starting).rejects.toThrow(/another program is listening there/);
+    await starting.catch(() => {});
+    expect(existsSync(socket)).toBe(false);
+  });
+
+  test.skipIf(!existsSync("/proc/net/tcp"))(
+    "lets the kernel ask whether a silent client and its upstream are still there",
+    async () => {
+      const upstream = rawUpstream(() => {});
+      stops.push(() => upstream.stop());
+      const gateway = await start({
+        config: config(["127.0.0.1:0"], `http://${upstream.address}`),
+      });
+      const client = await openRaw(gateway.address);
+      client.send(get());
+      await eventually("the upstream is asked", () => upstream.seen.length === 1);
+      const hex = (address: string) =>
+        `:${Number(address.split(":")[1]).toString(16).toUpperCase().padStart(4, "0")}`;
+      // Columns: number, local, remote, state (01 is established), queues, timer (02 is keep-alive).
+      const probed = readFileSync("/proc/net/tcp", "utf8")
+        .split("\n")
+        .map((line) => line.trim().split(/\s+/))
+        .filter(([, , , state, , timer]) => state === "01" && timer?.startsWith("02"));
+      expect(probed.some(([, local]) => local?.endsWith(hex(gateway.address)))).toBe(true);
+      expect(probed.some(([, , remote]) => remote?.endsWith(hex(upstream.address)))).toBe(true);
+      client.kill();
+    },
+  );
+
+  test("an upstream on a unix socket is called like any other", async () => {
+    const socket = join(scratch(), "app.sock");
+    let head = "";
+    const app = Bun.listen({
+      unix: socket,
+      socket: {
+        data(one, bytes) {
+          head += bytes.toString("latin1");
+          one.write(OK_RESPONSE);
+        },
+      },
+    });
+    stops.push(() => app.stop(true));
+    const gateway = await start({ config: config(["127.0.0.1:0"], `unix:${socket}`) });
+    expect((await raw(gateway.address, get())).statuses).toEqual([200]);
+    expect(head).toStartWith("GET /public/x HTTP/1.1\r\nHost: ");
+    app.stop(true);
+    rmSync(socket, { force: true });
+    expect((await raw(gateway.address, get())).statuses).toEqual([502]);
+  });
+});
+
+const hasOpenssl = Bun.which("openssl") !== null;
+if (!hasOpenssl) {
+  process.stderr.write("the TLS scenarios are skipped: no openssl in PATH to make certificates\n");
+}
+
+let dir = "";
+const file = (name: string) => join(dir, name);
+
+function openssl(...args: string[]): void {
+  const { exitCode, stderr } = Bun.spawnSync(["openssl", ...args], { cwd: dir });
+  if (exitCode !== 0) throw new Error(`openssl ${args[0]}: ${stderr.toString()}`);
+}
+
+/** A certificate for these names, signed by our authority, and its key: NAME.pem, NAME.key. */
+function issue(name: string, names: string): void {
+  const ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  openssl("req", ...ec, "-keyout", `${name}.key`, "-out", `${name}.csr`, "-subj", `/CN=${name}`);
+  writeFileSync(file(`${name}.ext`), `subjectAltName=${names}\n`);
+  const by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"];
+  openssl(
+    "x509",
+    "-req",
+    "-in",
+    `${name}.csr`,
+    ...by,
+    "-extfile",
+    `${name}.ext`,
+    "-out",
+    `${name}.pem`,
+  );
+}
+
+beforeAll(() => {
+  if (!hasOpenssl) return;
+  dir = mkdtempSync(join(tmpdir(), "gatehouse-tls-"));
+  const ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  const self = (name: string, ...more: string[]) =>
+    openssl(
+      "req",
+      "-x509",
+      ...ec,
+      "-keyout",
+      `${name}.key`,
+      "-out",
+      `${name}.pem`,
+      "-days",
+      "2",
+      ...more,
+    );
+  self("ca", "-subj", "/CN=test authority");
+  self(
+    "selfsigned",
+    "-subj",
+    "/CN=localhost",
+    "-addext",
+    "subjectAltName=DNS:localhost,IP:127.0.0.1",
+  );
+  issue("local", "DNS:localhost,IP:127.0.0.1");
+  issue("one", "DNS:one.example");
+  issue("two", "DNS:two.example");
+  issue("elsewhere", "DNS:elsewhere.example");
+});
+afterAll(() => {
+  if (dir !== "") rmSync(dir, { recursive: true, force: true });
+});
+
+/** What a TLS client finds out in a handshake, and the answer to one request. */
+function tlsGet(
+  address: string,
+  options: { servername?: string; ALPNProtocols?: string[]; request?: string },
+): Promise<{ names: string; alpn: string | false | null; text: string }> {
+  const colon = address.lastIndexOf(":");
+  return new Promise((resolve, reject) => {
+    const socket: TLSSocket = connect({
+      host: address.slice(0, colon),
+      port: Number(address.slice(colon + 1)),
+      rejectUnauthorized: false,
+      ...options,
+    });
+    let text = "";
+    let facts = { names: "", alpn: null as string | false | null };
+    socket.on("secureConnect", () => {
+      facts = {
+        names: socket.getPeerCertificate().subjectaltname ?? "",
+        alpn: socket.alpnProtocol,
+      };
+      socket.write(options.request ?? get());
+    });
+    socket.on("data", (bytes) => {
+      text += bytes.toString("latin1");
+    });
+    socket.on("error", reject);
+    socket.on("close", () => resolve({ ...facts, text }));
+  });
+}
+
+describe.skipIf(!hasOpenssl)("TLS", () => {
+  const tls = () => `  tls:
+    - { cert: ${file("local.pem")}, key: ${file("local.key")} }
+    - { cert: ${file("one.pem")}, key: ${file("one.key")}, name: one.example }
+    - { cert: ${file("two.pem")}, key: ${file("two.key")}, name: Two.Example }
+`;
+
+  describeBoth("of a listener", (start) => {
+    let gateway: GatewayUnderTest;
+    const upstream = upstreamOf();
+    beforeAll(async () => {
+      const text = config(["127.0.0.1:0"], `http://${upstream.address}`, tls());
+      gateway = await start({ config: text });
+    });
+
+    test.each([
+      ["one.example", "DNS:one.example"],
+      ["two.example", "DNS:two.example"],
+      ["TWO.example", "DNS:two.example"],
+      ["three.example", "DNS:localhost, IP Address:127.0.0.1"],
+    ])(
+      "answers %s with its own certificate, and a strange name with the first",
+      async (servername, names) => {
+        const got = await tlsGet(gateway.address, { servername });
+        expect(got.names).toBe(names);
+        expect(got.text).toStartWith("HTTP/1.1 200 OK\r\n");
+      },
+    );
+
+    test("answers a client that names nobody with the first certificate", async () => {
+      expect((await tlsGet(gateway.address, {})).names).toBe("DNS:localhost, IP Address:127.0.0.1");
+    });
+
+    test("speaks HTTP/1.1 only, whatever else a client offers", async () => {
+      const both = { servername: "one.example", ALPNProtocols: ["h2", "http/1.1"] };
+      expect((await tlsGet(gateway.address, both)).alpn).toBe("http/1.1");
+      const none = await tlsGet(gateway.address, { servername: "one.example" });
+      expect(none.alpn === false || none.alpn === null).toBe(true);
+    });
+
+    test("tells the upstream https, and serves a verifying client", async () => {
+      const { port } = new URL(`http://${gateway.address}`);
+      const response = await fetch(`https://localhost:${port}/public/v`, {
+        tls: { ca: readFileSync(file("ca.pem"), "utf8") },
+      });
+      expect(response.status).toBe(200);
+      expect(upstream.seen.at(-1)?.head).toContain("X-Forwarded-Proto: https");
+    });
+
+    test("survives plain HTTP, garbage and half a handshake on its port", async () => {
+      const silent = await openRaw(gateway.address);
+      silent.send("\x16\x03\x01\x02\x00\x01");
+      const before = upstream.seen.length;
+      for (const bytes of [get(), "\x16\x03\x01\xff\xff garbage", "\0\0\0\0"]) {
+        const { statuses } = await raw(gateway.address, bytes, { timeoutMs: 300 });
+        expect(statuses).toEqual([]);
+      }
+      expect(upstream.seen.length).toBe(before);
+      silent.kill();
+      expect((await tlsGet(gateway.address, {})).text).toStartWith("HTTP/1.1 200 OK\r\n");
+    });
+
+    test("carries large bodies whole, with back-pressure", async () => {
+      const large = Buffer.alloc(12_000_000);
+      for (let i = 0; i < large.length; i += 4) large.writeUInt32BE(i, i);
+      const echo = Bun.serve({
+        hostname: "127.0.0.1",
+        port: 0,
+        fetch: async (request) => new Response(await request.arrayBuffer()),
+      });
+      stops.push(() => echo.stop(true));
+      const other = await start({
+        config: config(["127.0.0.1:0"], `http://127.0.0.1:${echo.port}`, tls()),
+      });
+      const { port } = new URL(`http://${other.address}`);
+      const response = await fetch(`https://localhost:${port}/public/v`, {
+        method: "POST",
+        body: large,
+        tls: { ca: readFileSync(file("ca.pem"), "utf8") },
+      });
+      expect(large.equals(Buffer.from(await response.arrayBuffer()))).toBe(true);
+    });
+  });
+
+  describeBoth("of an upstream", (start) => {
+    function secured(name: string) {
+      let seen = 0;
+      const server = Bun.serve({
+        hostname: "127.0.0.1",
+        port: 0,
+        tls: {
+          cert: readFileSync(file(`${name}.pem`), "utf8"),
+          key: readFileSync(file(`${name}.key`), "utf8"),
+        },
+        fetch() {
+          seen += 1;
+          return new Response("secret");
+        },
+      });
+      stops.push(() => server.stop(true));
+      return {
+        port: server.port,
+        get seen() {
+          return seen;
+        },
+      };
+    }
+
+    const gatewayTo = (as: StartGateway, url: string, ca: boolean) =>
+      as({
+        config: simpleConfig(url, { upstream: ca ? `    ca: ${file("ca.pem")}` : "" }),
+        env: OPS_ENV,
+      });
+
+    test.each(["localhost", "127.0.0.1"])(
+      "is spoken to when its certificate fits %s and the authority",
+      async (host) => {
+        const upstream = secured("local");
+        const gateway = await gatewayTo(start, `https://${host}:${upstream.port}`, true);
+        const { statuses, text } = await raw(gateway.address, get());
+        expect(statuses).toEqual([200]);
+        expect(text).toEndWith("secret");
+      },
+    );
+
+    test.each([
+      ["names somebody else", "elsewhere", true],
+      ["is signed by itself", "selfsigned", true],
+      ["is signed by an authority that the system does not know", "local", false],
+    ])("that %s is refused: 502, and it sees nothing", async (_, name, ca) => {
+      const upstream = secured(name);
+      const gateway = await gatewayTo(start, `https://localhost:${upstream.port}`, ca);
+      const { statuses, text } = await raw(gateway.address, get());
+      expect(statuses).toEqual([502]);
+      expect(text).toContain("X-Gatehouse-Reason: upstream_unreachable\r\n");
+      expect(upstream.seen).toBe(0);
+      await eventually("it is logged", () => gateway.events("request.fault").length > 0);
+    });
+
+    test("that speaks no TLS at all is refused too", async () => {
+      let got = "";
+      const plain = Bun.listen({
+        hostname: "127.0.0.1",
+        port: 0,
+        socket: {
+          data(socket, bytes) {
+            got += bytes.toString("latin1");
+            socket.end("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+          },
+        },
+      });
+      stops.push(() => plain.stop(true));
+      const gateway = await gatewayTo(start, `https://127.0.0.1:${plain.port}`, true);
+      expect((await raw(gateway.address, get())).statuses).toEqual([502]);
+      expect(got).not.toContain("GET");
+    });
+  });
+});
