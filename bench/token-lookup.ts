@@ -38,7 +38,15 @@ function openHost(directory: string): { host: Host; close(): void } {
   const stateDir = join(directory, "state");
   const database = lazyDatabase(stateDir, systemClock);
   const { signal } = new AbortController();
-  const shared = { log, clock: systemClock, stateDir, configDir: directory, database, signal };
+  const shared = {
+    log,
+    clock: systemClock,
+    stateDir,
+    configDir: directory,
+    env: {},
+    database,
+    signal,
+  };
   return { host: createHost("team", shared), close: () => database.close() };
 }
 

@@ -41,7 +41,7 @@ async function must(name, action) {
 
 async function runTests(binary) {
   let output = "";
-  const code = await run(bunPath(), ["test", "./src", "./plugins", "./test"], {
+  const code = await run(bunPath(), ["test", "--timeout", "60000", "./src", "./plugins", "./test"], {
     env: testEnv(binary),
     timeoutMs: TEST_TIMEOUT_MS,
     onOutput: (text) => {

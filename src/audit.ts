@@ -97,11 +97,16 @@ function decisionFields(facts: DecisionFacts) {
   };
 }
 
-/** The kind and code of an error; its message only when it is one of ours, since others may quote a credential. */
+/**
+ * The kind and code of an error and where it was thrown; its message only when it is one of ours, since others may
+ * quote a credential.
+ */
 function faultText(error: unknown): string {
   if (!(error instanceof Error)) return typeof error;
   const code = "code" in error && typeof error.code === "string" ? ` ${error.code}` : "";
   const isOurs = error.name === "UpstreamFault" || error.name === "OperatorError";
   const isStore = error.name === "SQLiteError";
-  return `${error.name}${code}${isOurs || isStore ? `: ${error.message}` : ""}`;
+  if (isOurs || isStore) return `${error.name}${code}: ${error.message}`;
+  const frame = /^\s+at [^\n]*?([\w.-]+:\d+:\d+)\)?$/m.exec(error.stack ?? "")?.[1];
+  return `${error.name}${code}${frame === undefined ? "" : ` at ${frame}`}`;
 }

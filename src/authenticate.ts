@@ -4,7 +4,7 @@
  * Invariant: only absence and "not mine" ask the next strategy. A reject stops; a throw is a fault and stops as
  * well. Nothing a strategy does can turn a bad credential into "nobody asked".
  */
-import type { Identity, RejectReason } from "./contract/outcome.ts";
+import { type Identity, REJECT_REASONS, type RejectReason } from "./contract/outcome.ts";
 import type { Challenge, StrategyInstance } from "./contract/plugin.ts";
 import type { AuthRequest } from "./contract/request.ts";
 
@@ -39,8 +39,9 @@ export async function authenticate(
         return { kind: "accepted", strategy, identity: checkedIdentity(outcome.identity) };
       }
       if (outcome.outcome === "reject") {
+        const reason = checkedReason(outcome.reason);
         const credentialId = outcome.credentialId ?? null;
-        return { kind: "refused", reason: outcome.reason, strategy: strategy.name, credentialId };
+        return { kind: "refused", reason, strategy: strategy.name, credentialId };
       }
       if (outcome.outcome === "unknown") isSomethingUnknown = true;
       else if (outcome.outcome !== "absent") throw new TypeError("not an outcome");
@@ -52,12 +53,28 @@ export async function authenticate(
   return { kind: "refused", reason, strategy: null, credentialId: null };
 }
 
-/** An external plugin is plain JavaScript: an identity without an id must not pass as one. */
+/**
+ * An external plugin is plain JavaScript: an identity or a reason that is none of the contract's would end in a
+ * header, a log or the reason table, so it is a fault of the strategy.
+ */
 function checkedIdentity(identity: Identity): Identity {
-  if (typeof identity?.id !== "string" || identity.id === "") {
+  if (typeof identity !== "object" || identity === null) {
     throw new TypeError("accept without an identity");
   }
+  const { id, role, name, owner, scopes = [], expiresAtMs, attributes = {} } = identity;
+  const texts = [id, name ?? "", owner ?? "", ...(Array.isArray(scopes) ? scopes : [null])];
+  const isSound =
+    [...texts, ...Object.values(attributes)].every((text) => typeof text === "string") &&
+    id !== "" &&
+    (role === undefined || role === "admin" || role === "user") &&
+    (expiresAtMs === undefined || Number.isFinite(expiresAtMs));
+  if (!isSound) throw new TypeError("accept with an identity that is none");
   return identity;
+}
+
+function checkedReason(reason: RejectReason): RejectReason {
+  if (!REJECT_REASONS.includes(reason)) throw new TypeError("reject with a reason that is none");
+  return reason;
 }
 
 /** What a route's strategies advertise, in config order, each scheme once. */

@@ -42,6 +42,8 @@ export interface Forwarding {
   readonly maxBodyBytes: number | null;
   /** Lines for the reply (CORS of the route), which replace the upstream's. */
   readonly corsFields: string | null;
+  /** Set on the reply over what the upstream sent. */
+  readonly responseHeaders: readonly (readonly [string, string])[];
   /** The handshake passes as one: a 101 makes a tunnel with this. */
   readonly upgrade: ((response: UpstreamResponse) => Reply["tunnel"]) | null;
 }
@@ -53,12 +55,12 @@ export type Forwarded =
 /** Sends the request and waits for the head of the answer. Never throws. */
 export async function forward(forwarding: Forwarding): Promise<Forwarded> {
   const { exchange, view, upstream } = forwarding;
-  const broken = exchange.body?.brokenBy ?? null;
-  if (broken !== null) return { kind: "refused", reason: bodyReason(broken), error: null };
   const body = view.body instanceof Uint8Array ? bytesSource(view.body) : view.body;
   if (!limitBody(body, forwarding.maxBodyBytes)) {
     return { kind: "refused", reason: "body_too_large", error: null };
   }
+  const broken = exchange.body?.brokenBy ?? null;
+  if (broken !== null) return { kind: "refused", reason: bodyReason(broken), error: null };
   const isUnbodied = body === null;
   const call = upstream.pool.call({
     method: view.method,
@@ -70,10 +72,19 @@ export async function forward(forwarding: Forwarding): Promise<Forwarded> {
   });
   exchange.onAbort(() => call.abort());
   try {
-    return { kind: "reply", reply: replyTo(forwarding, await call.response) };
+    const response = await call.response;
+    if (exchange.isAborted) return abandoned(response);
+    return { kind: "reply", reply: replyTo(forwarding, response) };
   } catch (error) {
     return { kind: "refused", reason: reasonOf(error), error };
   }
+}
+
+/** The client left in the moment in which the answer came. */
+function abandoned(response: UpstreamResponse): Forwarded {
+  response.upgraded?.destroy();
+  if (response.body !== null && !(response.body instanceof Uint8Array)) response.body.cancel();
+  return { kind: "refused", reason: "client_closed", error: null };
 }
 
 /** False when the announced length is over the limit already. */
@@ -106,9 +117,12 @@ function replyTo(forwarding: Forwarding, response: UpstreamResponse): Reply {
   const copied = responseFields(head.fields, {
     keepsLength: isBodyless,
     dropsCors: forwarding.corsFields !== null,
+    set: forwarding.responseHeaders,
   });
   let fields = copied.text + (forwarding.corsFields ?? "");
-  if (!copied.hasRequestId) fields += `X-Request-Id: ${forwarding.origin.requestId}\r\n`;
+  // An upstream's own id stays where its clients look for it; ours must still lead to our log.
+  const idName = copied.hasRequestId ? "X-Gatehouse-Request-Id" : "X-Request-Id";
+  fields += `${idName}: ${forwarding.origin.requestId}\r\n`;
   const tunnel = response.upgraded === null ? undefined : forwarding.upgrade?.(response);
   if (tunnel !== undefined) fields += "Upgrade: websocket\r\n";
   return {

@@ -5,26 +5,26 @@
  * nothing calls back up. What is not allowed in so many words is refused.
  */
 import type { Audit, DecisionFacts, RequestFacts } from "./audit.ts";
-import {
-  type Authentication,
-  authenticate,
-  mergeChallenges,
-  type NamedStrategy,
-} from "./authenticate.ts";
+import { type Authentication, authenticate, type NamedStrategy } from "./authenticate.ts";
 import { authorize } from "./authorize.ts";
-import type { GatewayConfig, RouteConfig } from "./config/model.ts";
+import { type BuiltRoute, buildRoute } from "./built-route.ts";
+import type { GatewayConfig } from "./config/model.ts";
 import type { Identity } from "./contract/outcome.ts";
-import type { Challenge } from "./contract/plugin.ts";
+import type { Surface } from "./contract/plugin.ts";
 import { corsFields, isPreflight, preflightFields } from "./cors.ts";
 import { bodyReason, forward, type Upstream } from "./forward.ts";
 import { identityFields, type RequestFilter, requestFilter } from "./headers.ts";
+import { checkModel } from "./models.ts";
 import type { Reason } from "./reasons.ts";
-import { BodyReadError, type Origin, RequestView } from "./request-view.ts";
+import { type Origin, RequestView } from "./request-view.ts";
 import { answer, dialectOf, refuse } from "./respond.ts";
-import { createRouter, type RouteMatch } from "./router.ts";
+import { createRouter, type RouteMatch, type Router } from "./router.ts";
 import type { StreamWatch } from "./streams.ts";
+import { askSurface } from "./surface.ts";
 import { CLOSE, isWebSocketHandshake, relay } from "./upgrade.ts";
+import { BodyReadError } from "./wire/collect.ts";
 import type { Exchange, ExchangeHandler, Peer, Reply, Sent, WireRefusal } from "./wire/exchange.ts";
+import { firstValue } from "./wire/fields.ts";
 import type { UpstreamResponse } from "./wire/upstream-call.ts";
 
 /** What a gateway is made of. */
@@ -39,16 +39,6 @@ export interface GatewayParts {
   mintRequestId(): string;
 }
 
-/** A route with everything looked up once. */
-interface BuiltRoute {
-  readonly config: RouteConfig;
-  readonly strategies: readonly NamedStrategy[];
-  readonly challenges: readonly Challenge[];
-  readonly upstream: Upstream | null;
-  /** Credential headers and injected names, lower case: not passed on. */
-  readonly removed: ReadonlySet<string>;
-}
-
 /** One request in the middle of its way. */
 interface Step {
   readonly exchange: Exchange;
@@ -59,7 +49,12 @@ interface Step {
   readonly corsFields: string | null;
 }
 
-type Allowed = { readonly strategy: NamedStrategy | null; readonly identity: Identity | null };
+type Allowed = {
+  readonly strategy: NamedStrategy | null;
+  readonly identity: Identity | null;
+  /** On a route with an anonymous surface: why nobody was proven. */
+  readonly refusal?: Reason;
+};
 
 const PUBLIC: Allowed = { strategy: null, identity: null };
 const ALLOWED: DecisionFacts = {
@@ -75,40 +70,38 @@ export function createGateway(parts: GatewayParts): ExchangeHandler {
   const router = createRouter(parts.config.routes, (route) => buildRoute(route, parts));
   const gateway = new Gateway(parts, requestFilter(parts.config.routes));
   return {
-    handle: (exchange) => {
-      const origin = parts.originOf(exchange);
+    handle: async (exchange) => {
       const { method, target } = exchange.head;
       if (target === parts.config.server.healthPath && (method === "GET" || method === "HEAD")) {
-        return Promise.resolve(answer(200, "Cache-Control: no-store\r\n", "ok\n"));
+        return answer(200, "Cache-Control: no-store\r\n", "ok\n");
       }
-      return gateway.handle(exchange, origin, router.match(origin.authority, method, target));
+      const origin = parts.originOf(exchange);
+      try {
+        return await gateway.handle(exchange, origin, matchFor(router, exchange, origin.authority));
+      } catch (error) {
+        return gateway.fail(exchange, origin, error);
+      }
     },
     refuse: (refusal, peer) => gateway.refuseUnread(refusal, peer),
   };
 }
 
-function buildRoute(config: RouteConfig, parts: GatewayParts): BuiltRoute {
-  const names = config.access === "public" ? [] : config.access;
-  const strategies = names.map((name) => required(parts.strategies.get(name), name));
-  const upstream =
-    config.upstream === null
-      ? null
-      : required(parts.upstreams.get(config.upstream), config.upstream);
-  const removed = new Set(upstream?.injectedNames);
-  if (!config.forwardCredential) {
-    for (const { instance } of strategies) {
-      for (const name of instance.credentialHeaders ?? ["authorization"]) {
-        removed.add(name.toLowerCase());
-      }
-    }
+/**
+ * A preflight asks about another request: it belongs to the route of that one, where that has CORS rules, so that
+ * `methods` of a route need not name OPTIONS.
+ */
+function matchFor(
+  router: Router<BuiltRoute>,
+  exchange: Exchange,
+  authority: string,
+): RouteMatch<BuiltRoute> {
+  const { method, target, fields } = exchange.head;
+  if (isPreflight(method, fields)) {
+    const wanted = firstValue(fields, "access-control-request-method") ?? "";
+    const asked = router.match(authority, wanted, target);
+    if (asked.kind === "route" && asked.route.config.cors !== null) return asked;
   }
-  return { config, strategies, challenges: mergeChallenges(strategies), upstream, removed };
-}
-
-/** The config was checked: a gap here is a bug, and must not become an open route. */
-function required<T>(value: T | undefined, name: string): T {
-  if (value === undefined) throw new TypeError(`route names ${name}, which was not built`);
-  return value;
+  return router.match(authority, method, target);
 }
 
 class Gateway {
@@ -142,7 +135,16 @@ class Gateway {
     });
     const admitted = await this.admit(step, route, view);
     if (!("identity" in admitted)) return admitted;
-    return this.serve(step, route, view, admitted);
+    if (route.surface !== null) return this.answerHere(step, route.surface, view, admitted);
+    const denial = await this.modelDenial(step, route, view);
+    return denial ?? this.serve(step, route, view, admitted);
+  }
+
+  /** Something that must not happen did: closed, with a request id, and in the log. */
+  fail(exchange: Exchange, origin: Origin, error: unknown): Reply {
+    const step = this.stepOf(exchange, origin, { kind: "none", path: "-" });
+    this.parts.audit.fault(step.facts, "gateway", error);
+    return this.deny(step, "internal_fault");
   }
 
   private stepOf(exchange: Exchange, origin: Origin, match: RouteMatch<BuiltRoute>): Step {
@@ -173,6 +175,8 @@ class Gateway {
   private async admit(step: Step, route: BuiltRoute, view: RequestView): Promise<Allowed | Reply> {
     if (route.config.access === "public") return PUBLIC;
     if (CREDENTIAL_IN_QUERY.test(view.query)) return this.deny(step, "credential_in_url");
+    if (isRefusedScheme(view, route.config.refusedSchemes))
+      return this.deny(step, "scheme_refused");
     const said = await authenticate(route.strategies, view);
     if (said.kind === "accepted") {
       const denial = authorize(route.config, said.identity);
@@ -185,8 +189,11 @@ class Gateway {
   private refuseAuthentication(
     step: Step,
     said: Exclude<Authentication, { kind: "accepted" }>,
-  ): Reply {
+  ): Reply | Allowed {
     if (said.kind === "refused") {
+      if (step.route?.config.isAnonymous === true) {
+        return { strategy: null, identity: null, refusal: said.reason };
+      }
       return this.deny(step, said.reason, {
         strategy: said.strategy,
         credentialId: said.credentialId,
@@ -216,11 +223,12 @@ class Gateway {
       origin: step.origin,
       upstream,
       filter: this.filter,
-      removed: route.removed,
+      removed: route.removedFor.get(who.strategy ?? "") ?? route.removed,
       identityFields:
         allowed.identity === null || allowed.strategy === null
           ? ""
-          : identityFields(config.identityHeaders, allowed.strategy.name, allowed.identity),
+          : identityFields(config, allowed.strategy.name, allowed.identity),
+      responseHeaders: config.responseHeaders,
       maxBodyBytes: config.maxBodyBytes,
       corsFields: step.corsFields,
       upgrade: isHandshake ? (response) => this.tunnel(step, decision, allowed, response) : null,
@@ -237,6 +245,57 @@ class Gateway {
       );
     }
     return this.watched(this.finish(step, decision, forwarded.reply, upstream.name), step, allowed);
+  }
+
+  /** Endpoints of our own: a plugin's, with a whole request and a whole answer. */
+  private async answerHere(
+    step: Step,
+    surface: Surface,
+    view: RequestView,
+    allowed: Allowed,
+  ): Promise<Reply> {
+    const who = { strategy: allowed.strategy?.name ?? null, identity: allowed.identity };
+    const refusal = allowed.refusal ?? null;
+    const decision: DecisionFacts = { ...ALLOWED, ...who, reason: refusal };
+    try {
+      const answered = await askSurface({
+        exchange: step.exchange,
+        view,
+        surface,
+        caller: {
+          ...who,
+          refusal,
+          clientAddress: step.origin.clientAddress,
+          requestId: step.origin.requestId,
+        },
+        upstream: step.route?.upstream ?? null,
+        extraFields: step.corsFields ?? "",
+      });
+      if (answered.kind === "too_large") return this.deny(step, "body_too_large", who);
+      this.parts.audit.decision(step.facts, decision);
+      return this.finish(step, decision, answered.reply, null);
+    } catch (error) {
+      if (error instanceof BodyReadError) return this.deny(step, bodyReason(error.fault), who);
+      this.parts.audit.fault(step.facts, `surface ${surface.name}`, error);
+      return this.deny(step, "strategy_fault", who);
+    }
+  }
+
+  /** What the route's model policy has against the request, if anything. */
+  private async modelDenial(
+    step: Step,
+    route: BuiltRoute,
+    view: RequestView,
+  ): Promise<Reply | null> {
+    const { models } = route.config;
+    if (models === null) return null;
+    try {
+      const denial = await checkModel(view, models, route.modelSource);
+      return denial === null ? null : this.deny(step, denial);
+    } catch (error) {
+      if (error instanceof BodyReadError) return this.deny(step, bodyReason(error.fault));
+      throw error;
+    }
   }
 
   /** A reply that streams is ended when its credential is. */
@@ -366,6 +425,15 @@ class Gateway {
     this.parts.audit.decision(facts, { ...ALLOWED, decision: "deny", reason: refusal });
     return reply;
   }
+}
+
+/** Whether the Authorization is of a scheme that the route answers 403 whoever sends it. */
+function isRefusedScheme(view: RequestView, schemes: readonly string[]): boolean {
+  if (schemes.length === 0) return false;
+  return view.headers.all("authorization").some((value) => {
+    const scheme = /^[^ \t]+/.exec(value)?.[0].toLowerCase();
+    return scheme !== undefined && schemes.includes(scheme);
+  });
 }
 
 /** RFC 6750 section 2.3 in a query: such URLs end in logs and histories (RFC 9700 section 4.3.2). */

@@ -21,6 +21,7 @@ const HOP_BY_HOP = [
   "trailer",
   "transfer-encoding",
   "upgrade",
+  "http2-settings",
 ];
 
 /** Set anew for each hop, or consumed by us. */
@@ -38,15 +39,7 @@ const CLIENT_FACTS = [
 ];
 
 /** They change what the upstream serves behind a decision taken on the path and method. */
-const REROUTING = [
-  "x-original-url",
-  "x-original-uri",
-  "x-original-method",
-  "x-rewrite-url",
-  "x-http-method",
-  "x-http-method-override",
-  "x-method-override",
-];
+const REROUTING = ["x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"];
 
 /** Names that upstreams take as proof of identity, whoever set them. */
 const COMMON_IDENTITY = [
@@ -54,14 +47,20 @@ const COMMON_IDENTITY = [
   "remote-name",
   "remote-groups",
   "remote-email",
-  "x-auth-request-user",
-  "x-auth-request-email",
-  "x-auth-request-groups",
-  "x-auth-request-preferred-username",
+  "x-remote-user",
+  "x-remote-groups",
+  "x-webauth-user",
+  "x-authenticated-user",
 ];
 
-/** Whole namespaces that are ours. */
-const OWN_PREFIXES = ["x-gatehouse-", "x-forwarded-"];
+/** Whole namespaces that are ours, or a proxy's: of forwarding, of rerouting, of identity. */
+const OWN_PREFIXES = [
+  "x-gatehouse-",
+  "x-forwarded-",
+  "x-original-",
+  "x-auth-request-",
+  "x-consumer-",
+];
 
 const CORS_ANSWER_PREFIX = "access-control-";
 
@@ -70,7 +69,8 @@ export type RequestFilter = (lower: string) => boolean;
 
 /**
  * The filter for a config: identity headers of all its routes are dropped on every route, public ones included.
- * A name with `_` never passes, because CGI-like backends read it as `-`.
+ * A name with `_` never passes, because CGI-like backends read it as `-`. Some read every other sign in the same
+ * way (lighttpd: `x.gatehouse.name` is X_GATEHOUSE_NAME), so names are compared as such a backend sees them.
  */
 export function requestFilter(routes: readonly RouteConfig[]): RequestFilter {
   const dropped = new Set([
@@ -79,23 +79,33 @@ export function requestFilter(routes: readonly RouteConfig[]): RequestFilter {
     ...CLIENT_FACTS,
     ...REROUTING,
     ...COMMON_IDENTITY,
-    ...routes.flatMap((route) => identityNames(route.identityHeaders)),
+    ...routes.flatMap((route) => identityNames(route).map(cgiName)),
   ]);
   const known = new Map<string, boolean>();
   return (lower) => {
     const cached = known.get(lower);
     if (cached !== undefined) return cached;
+    const name = cgiName(lower);
     const passes =
       !lower.includes("_") &&
-      !dropped.has(lower) &&
-      !OWN_PREFIXES.some((prefix) => lower.startsWith(prefix));
+      !dropped.has(name) &&
+      !OWN_PREFIXES.some((prefix) => name.startsWith(prefix));
     if (known.size < 1024) known.set(lower, passes);
     return passes;
   };
 }
 
-function identityNames(names: IdentityHeaderNames): string[] {
-  return Object.values(names).filter((name): name is string => typeof name === "string");
+/** A lower-case name as a backend sees it that knows letters, digits and one separator. */
+function cgiName(lower: string): string {
+  return lower.replace(/[^a-z0-9]/g, "-");
+}
+
+function identityNames(route: IdentityHeaders): string[] {
+  const facts: readonly unknown[] = Object.values(route.identityHeaders);
+  return [
+    ...facts.filter((name) => typeof name === "string"),
+    ...route.attributeHeaders.map(([name]) => name),
+  ];
 }
 
 /** The client's lines that pass, serialised. @param removed credentials and injected names, lower case */
@@ -108,7 +118,8 @@ export function passedFields(
   let text = "";
   for (let i = 0; i < fields.lower.length; i++) {
     const lower = fields.lower[i] ?? "";
-    if (!filter(lower) || removed.has(lower) || listed?.includes(lower)) continue;
+    if (!filter(lower) || listed?.includes(lower)) continue;
+    if (removed.size > 0 && (removed.has(lower) || removed.has(cgiName(lower)))) continue;
     text += `${fields.raw[i]}: ${fields.values[i]}\r\n`;
   }
   return text;
@@ -123,12 +134,16 @@ export function forwardedFields(origin: Origin, fields: Fields, peerAddress: str
   return `${who}X-Forwarded-Proto: ${origin.scheme}\r\n${host}X-Request-Id: ${origin.requestId}\r\n`;
 }
 
-/** The identity headers of a route. Facts that the identity lacks are sent empty, so that a copy overwrites. */
+/** What of a route says which headers tell who was proven. */
+type IdentityHeaders = Pick<RouteConfig, "identityHeaders" | "attributeHeaders">;
+
+/** The identity headers of a route. An attribute that the identity lacks is not sent; other facts that it lacks are sent empty, so that a copy overwrites. */
 export function identityFields(
-  names: IdentityHeaderNames,
+  route: IdentityHeaders,
   strategy: string,
   identity: Identity,
 ): string {
+  const names = route.identityHeaders;
   const facts: Readonly<Record<keyof IdentityHeaderNames, string>> = {
     identity: identity.id,
     strategy,
@@ -141,6 +156,10 @@ export function identityFields(
   for (const fact of FACTS) {
     const name = names[fact];
     if (name !== undefined) text += `${name}: ${headerText(facts[fact])}\r\n`;
+  }
+  for (const [name, attribute] of route.attributeHeaders) {
+    const value = identity.attributes?.[attribute];
+    if (value !== undefined) text += `${name}: ${headerText(value)}\r\n`;
   }
   return text;
 }
@@ -166,6 +185,8 @@ export interface ResponseCopy {
   readonly keepsLength: boolean;
   /** The route sets its own CORS fields. */
   readonly dropsCors: boolean;
+  /** Set over what the upstream sent. */
+  readonly set: readonly (readonly [string, string])[];
 }
 
 const RESPONSE_DROPPED = new Set([...HOP_BY_HOP, "content-length"]);
@@ -180,11 +201,17 @@ export function responseFields(
   let hasRequestId = false;
   for (let i = 0; i < fields.lower.length; i++) {
     const lower = fields.lower[i] ?? "";
-    if (RESPONSE_DROPPED.has(lower) && !(copy.keepsLength && lower === "content-length")) continue;
-    if (listed?.includes(lower) || lower.startsWith("x-gatehouse-")) continue;
-    if (copy.dropsCors && lower.startsWith(CORS_ANSWER_PREFIX)) continue;
+    if (!isCopied(lower, copy) || listed?.includes(lower)) continue;
     if (lower === "x-request-id") hasRequestId = true;
     text += `${fields.raw[i]}: ${fields.values[i]}\r\n`;
   }
+  for (const [name, value] of copy.set) text += `${name}: ${value}\r\n`;
   return { text, hasRequestId };
+}
+
+function isCopied(lower: string, { keepsLength, dropsCors, set }: ResponseCopy): boolean {
+  if (RESPONSE_DROPPED.has(lower)) return keepsLength && lower === "content-length";
+  if (lower.startsWith("x-gatehouse-")) return false;
+  if (dropsCors && lower.startsWith(CORS_ANSWER_PREFIX)) return false;
+  return !set.some(([name]) => name.toLowerCase() === lower);
 }

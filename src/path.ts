@@ -2,8 +2,8 @@
  * The readings of a request path (design section 5).
  *
  * Invariant: a decision is only taken on a path whose every reading leads to the same route. A backend may decode
- * once or twice, drop `;` parameters, take a backslash for a slash, merge slashes, ignore case, or cut at an
- * encoded `?` or `#`; each of those is listed here, and router.ts refuses a path when one of them disagrees.
+ * once or more, drop `;` parameters, take a backslash for a slash, merge slashes, ignore case, normalise Unicode,
+ * or cut at an encoded `?` or `#`, in any order; router.ts refuses a path when one of those readings disagrees.
  */
 
 /** A path without anything to argue about; the common case leaves here without further work. */
@@ -13,6 +13,15 @@ const CONTROL = /[\0-\x1f\x7f]/;
 /** UTF-8 that spells a character in more bytes than it needs: only used to hide one. */
 const OVERLONG = /[\xc0\xc1]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]/;
 const NON_ASCII = /[\x80-\xff]/;
+/** IIS reads `%u002e` as a dot, also behind a decoding of `%25`. */
+const UNICODE_ESCAPE = /%u[0-9A-Fa-f]{4}/;
+/** White space for those who split the request line as latin1 text (Python's http.server): the path ends there. */
+const LATIN1_BLANK = /[\x85\xa0]/;
+/** A path that still has something to decode after this many times is no path. */
+const MAX_DECODINGS = 4;
+/** Nothing that a client has a use for comes near this many readings, or this many characters in all of them. */
+const MAX_READINGS = 100;
+const MAX_READING_CHARACTERS = 262_144;
 
 /** The two canonical forms of a path, or `null` when it cannot be read safely at all. */
 export interface CanonicalPath {
@@ -23,49 +32,80 @@ export interface CanonicalPath {
 }
 
 /**
- * Canonical forms of a raw path (no query). `null`: a bad escape, or a control byte or an overlong character
- * under one or two decodings.
+ * Canonical forms of a raw path (no query). `null`: a bad escape, or a control byte, an overlong character or a
+ * `%uXXXX` under any number of decodings.
  */
 export function canonicalPath(raw: string): CanonicalPath | null {
   if (PLAIN.test(raw)) return { merged: raw, kept: raw };
   if (BAD_ESCAPE.test(raw)) return null;
-  const once = decode(raw);
-  const twice = decode(once);
-  for (const text of [raw, once, twice]) {
-    if (CONTROL.test(text) || OVERLONG.test(text)) return null;
+  let text = raw;
+  for (let decodings = 0; ; decodings++) {
+    if (CONTROL.test(text) || OVERLONG.test(text) || UNICODE_ESCAPE.test(text)) return null;
+    const decoded = decode(text);
+    if (decoded === text) break;
+    if (decodings === MAX_DECODINGS) return null;
+    text = decoded;
   }
   const kept = resolveDots(raw);
   return { merged: resolveDots(mergeSlashes(raw)), kept };
 }
 
-/**
- * Every other path that a backend may see in `path`, without `path` itself. Empty for ordinary paths.
- * @param path one of the forms of {@link canonicalPath}
- */
-export function otherReadings(path: string): readonly string[] {
-  if (PLAIN.test(path)) return [];
-  const readings = new Set<string>();
-  let text = path;
-  for (let depth = 0; depth < 3; depth++) {
-    for (const variant of variants(text, depth)) {
-      readings.add(resolveDots(mergeSlashes(variant)));
-    }
-    const decoded = decode(text);
-    if (decoded === text) break;
-    text = decoded;
-  }
-  readings.delete(path);
-  return [...readings];
+/** A path on its way through a backend. */
+interface Reading {
+  readonly text: string;
+  /** It was percent-decoded at least once. */
+  readonly isDecoded: boolean;
+  /** Characters instead of bytes: Unicode was normalised. */
+  readonly isUnicode: boolean;
 }
 
-function variants(text: string, depth: number): string[] {
-  const found = [text];
-  if (text.includes(";")) found.push(...found.map((one) => one.replace(/;[^/\\]*/g, "")));
-  if (text.includes("\\")) found.push(...found.map((one) => one.replaceAll("\\", "/")));
-  // A separator that only appears by decoding can end the path for whoever parses again.
-  if (depth > 0 && /[?#]/.test(text)) found.push(...found.map((one) => one.replace(/[?#].*$/, "")));
-  if (NON_ASCII.test(text)) found.push(compatible(text));
-  return found;
+/**
+ * Every path that a backend may see in `path`, which comes first. One alone for ordinary paths; `null` when
+ * there are too many to look at. The steps are taken in every order, because backends do not agree on one: to
+ * drop parameters and then decode is another reading than the reverse.
+ * @param path one of the forms of {@link canonicalPath}
+ */
+export function readingsOf(path: string): readonly string[] | null {
+  if (PLAIN.test(path)) return [path];
+  const readings: Reading[] = [{ text: path, isDecoded: false, isUnicode: false }];
+  const max = Math.min(MAX_READINGS, MAX_READING_CHARACTERS / path.length);
+  const seen = new Set<string>();
+  for (const reading of readings) {
+    for (const next of stepsFrom(reading)) {
+      const key = `${next.isDecoded}${next.isUnicode}${next.text}`;
+      if (next.text === reading.text || seen.has(key)) continue;
+      seen.add(key);
+      readings.push(next);
+      if (readings.length > max) return null;
+    }
+  }
+  return [...new Set(readings.map(({ text }) => text))];
+}
+
+/** What one more step of a backend makes of a reading; some of it may be the same text. */
+function stepsFrom(reading: Reading): Reading[] {
+  const { text, isDecoded, isUnicode } = reading;
+  const steps = rewritten(text).map((next) => ({ ...reading, text: next }));
+  if (text.includes("%")) steps.push({ ...reading, text: decode(text), isDecoded: true });
+  if (!isUnicode && NON_ASCII.test(text)) {
+    steps.push({ ...reading, text: compatible(text), isUnicode: true });
+  }
+  // A separator that only appears on the way can end the path for whoever parses again.
+  const ends = [text.search(/[?#]/)];
+  if (!isDecoded && !isUnicode) ends.push(text.search(LATIN1_BLANK));
+  for (const end of ends) if (end > 0) steps.push({ ...reading, text: text.slice(0, end) });
+  return steps;
+}
+
+function rewritten(text: string): string[] {
+  const found = [resolveDots(text), mergeSlashes(text)];
+  if (text.includes(";")) found.push(text.replace(/;[^/\\]*/g, ""));
+  if (text.includes("\\")) found.push(text.replaceAll("\\", "/"));
+  // Windows drops blanks at the end of a segment and may then find dots.
+  if (text.includes(" ")) found.push(text.replace(/ +(?=\/|$)/g, ""));
+  // As a reference to be resolved, `//host/path` is the path of another host (RFC 3986 section 4.2).
+  if (text.startsWith("//")) found.push(text.replace(/^\/\/[^/]*/, ""));
+  return found.map((one) => (one.startsWith("/") ? one : `/${one}`));
 }
 
 /** Full-width dots and slashes become ASCII under Unicode compatibility normalisation. */
@@ -105,7 +145,8 @@ function resolveDots(text: string): string {
  * (Express, IIS, file systems). Compared with patterns folded in the same way.
  */
 export function foldPath(path: string): string {
-  const folded = path.toLowerCase().replace(/(?:[. ]|%20|%2e)+(?=\/|$)/g, "");
+  const trimmed = path.toLowerCase().replace(/(?:[. ]|%20|%2e)+(?=\/|$)/g, "");
+  const folded = mergeSlashes(trimmed);
   return folded.length > 1 && folded.endsWith("/") ? folded.slice(0, -1) : folded;
 }
 

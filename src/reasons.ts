@@ -17,16 +17,19 @@ export type Reason =
   | "no_route"
   | "no_upstream"
   | "no_credential"
+  | "scheme_refused"
   | "insufficient_role"
   | "insufficient_scope"
+  | "model_denied"
+  | "model_unreadable"
   | "strategy_fault"
+  | "internal_fault"
   | "body_too_large"
   | "body_malformed"
   | "body_timeout"
   | "upstream_unreachable"
   | "upstream_timeout"
   | "upstream_broken"
-  | "shutting_down"
   | "client_closed";
 
 export interface ReasonEntry {
@@ -50,6 +53,11 @@ const plain = (status: number, reason: Reason, detail: string): ReasonEntry => (
   status,
   public: reason,
   detail,
+});
+
+const proof = (reason: Reason, detail: string): ReasonEntry => ({
+  ...plain(401, reason, detail),
+  bearerError: "invalid_token",
 });
 
 /** @see Reason */
@@ -79,11 +87,12 @@ export const REASONS: Readonly<Record<Reason, ReasonEntry>> = {
   token_revoked: WRONG_CREDENTIAL,
   token_expired: WRONG_CREDENTIAL,
   token_not_yet_valid: WRONG_CREDENTIAL,
-  signature_invalid: WRONG_CREDENTIAL,
-  replayed: WRONG_CREDENTIAL,
-  stale_proof: WRONG_CREDENTIAL,
-  wrong_audience: WRONG_CREDENTIAL,
-  not_registered: WRONG_CREDENTIAL,
+  // About a signed proof, whose author has to know what to mend; none of these says whether a token exists.
+  signature_invalid: proof("signature_invalid", "The signature does not fit the request."),
+  replayed: proof("replayed", "This proof was used before; sign anew, with a nonce tag."),
+  stale_proof: proof("stale_proof", "The timestamp is too far from the gateway's clock."),
+  wrong_audience: proof("wrong_audience", "The proof is for another URL or method."),
+  not_registered: plain(403, "not_registered", "This key is not registered here."),
   malformed_credential: {
     ...plain(400, "malformed_credential", "The credential is malformed."),
     bearerError: "invalid_request",
@@ -92,6 +101,13 @@ export const REASONS: Readonly<Record<Reason, ReasonEntry>> = {
     ...plain(400, "ambiguous_credential", "More than one credential was sent."),
     bearerError: "invalid_request",
   },
+  scheme_refused: plain(403, "scheme_refused", "This kind of credential is not accepted here."),
+  model_denied: plain(403, "model_denied", "The model is not allowed here."),
+  model_unreadable: plain(
+    403,
+    "model_unreadable",
+    "The model could not be read; send plain JSON with one model.",
+  ),
   insufficient_role: plain(403, "insufficient_role", "The identity lacks the role for this."),
   insufficient_scope: {
     ...plain(403, "insufficient_scope", "The identity lacks a scope for this."),
@@ -102,6 +118,7 @@ export const REASONS: Readonly<Record<Reason, ReasonEntry>> = {
     "strategy_fault",
     "The credential cannot be checked at the moment; it may be fine. Try again.",
   ),
+  internal_fault: plain(500, "internal_fault", "Something went wrong inside the gateway."),
   body_too_large: plain(413, "body_too_large", "The request body is too large."),
   body_malformed: plain(400, "body_malformed", "The request body is not framed correctly."),
   body_timeout: plain(408, "body_timeout", "The request body did not arrive in time."),
@@ -112,7 +129,6 @@ export const REASONS: Readonly<Record<Reason, ReasonEntry>> = {
     "upstream_broken",
     "The upstream's answer was cut or not valid HTTP.",
   ),
-  shutting_down: plain(503, "shutting_down", "The gateway is shutting down."),
   // Nobody reads this answer; the number is nginx's, for the log.
   client_closed: plain(499, "client_closed", "The client left."),
 };
@@ -128,6 +144,7 @@ const STATUS_TITLES: Readonly<Record<number, string>> = {
   417: "Expectation Failed",
   431: "Request Header Fields Too Large",
   499: "Client Closed Request",
+  500: "Internal Server Error",
   501: "Not Implemented",
   502: "Bad Gateway",
   503: "Service Unavailable",

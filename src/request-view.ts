@@ -6,7 +6,8 @@
  * of them asks for its hash, and is then forwarded from memory, byte for byte.
  */
 import type { AuthRequest, BodyHash, RequestHeaders } from "./contract/request.ts";
-import type { BodyFault, BodySource } from "./wire/body.ts";
+import type { BodySource } from "./wire/body.ts";
+import { collectBody } from "./wire/collect.ts";
 import type { Exchange } from "./wire/exchange.ts";
 import { allValues, type Fields } from "./wire/fields.ts";
 
@@ -36,16 +37,6 @@ class HeaderView implements RequestHeaders {
 
   all(name: string): readonly string[] {
     return allValues(this.fields, name.toLowerCase());
-  }
-}
-
-/** The body could not be read; the request ends with this and not with the strategy's opinion. */
-export class BodyReadError extends Error {
-  readonly fault: BodyFault;
-  constructor(fault: BodyFault) {
-    super("the request body could not be read");
-    this.name = "BodyReadError";
-    this.fault = fault;
   }
 }
 
@@ -93,8 +84,7 @@ export class RequestView implements AuthRequest {
     const source = this.body;
     if (source === null) return hashOf(new Uint8Array());
     if (source instanceof Uint8Array) return hashOf(source);
-    if (source.length !== null && source.length > maxBytes) return { kind: "too_large" };
-    const bytes = await collect(source, maxBytes);
+    const bytes = await collectBody(source, maxBytes);
     if (bytes === null) return { kind: "too_large" };
     this.body = bytes;
     return hashOf(bytes);
@@ -104,25 +94,4 @@ export class RequestView implements AuthRequest {
 function hashOf(bytes: Uint8Array): BodyHash {
   const sha256 = new Uint8Array(new Bun.CryptoHasher("sha256").update(bytes).digest());
   return { kind: "hash", sha256, length: bytes.length };
-}
-
-/** The whole body, or `null` when it is larger than `maxBytes` (the rest is then thrown away). */
-function collect(source: BodySource, maxBytes: number): Promise<Uint8Array | null> {
-  return new Promise((resolve, reject) => {
-    const chunks: Uint8Array[] = [];
-    let total = 0;
-    source.pipe({
-      write(chunk) {
-        total += chunk.length;
-        if (total <= maxBytes) chunks.push(chunk);
-        else {
-          source.cancel();
-          resolve(null);
-        }
-        return true;
-      },
-      end: () => resolve(Buffer.concat(chunks)),
-      fail: (fault) => reject(new BodyReadError(fault)),
-    });
-  });
 }

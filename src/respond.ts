@@ -51,6 +51,7 @@ export function refuse(refusal: Refusal): Reply {
 function bodyOf(entry: ReasonEntry, refusal: Refusal): object {
   if (refusal.dialect === "openai") return openaiBody(entry, refusal.requestId);
   if (refusal.dialect === "anthropic") return anthropicBody(entry, refusal.requestId);
+  if (refusal.dialect === "routstrd") return routstrdBody(entry, refusal.requestId);
   return {
     type: `urn:gatehouse:reason:${entry.public}`,
     title: statusTitle(entry.status),
@@ -93,16 +94,39 @@ function anthropicBody(entry: ReasonEntry, requestId: string): object {
   };
 }
 
+/** Texts that clients of routstrd-auth show or look for; elsewhere our own are as good. */
+const ROUTSTRD_TEXTS: Readonly<Partial<Record<Reason, string>>> = {
+  no_credential: "Missing Authorization header",
+  invalid_token: "Invalid API key",
+  malformed_credential: "Invalid Authorization format or NIP-98 event",
+  ambiguous_credential: "Invalid Authorization format: more than one credential",
+  scheme_refused: "API keys cannot access this endpoint",
+  insufficient_role: "Admin access required",
+  not_registered: "This npub is not registered; ask an admin, or run `routstrd npubs register`",
+  stale_proof: "NIP-98 timestamp is out of range",
+  wrong_audience: "NIP-98 URL tag does not match the request, or its method tag does not",
+  signature_invalid: "Invalid NIP-98 signature or payload tag",
+  replayed: "NIP-98 replay: this event was used before",
+  upstream_unreachable: "Upstream unreachable",
+};
+
+function routstrdBody(entry: ReasonEntry, requestId: string): object {
+  const error = ROUTSTRD_TEXTS[entry.public] ?? entry.detail;
+  return { error, reason: entry.public, request_id: requestId };
+}
+
 /** RFC 9110 section 11.6.1 and RFC 6750 section 3: one line a scheme; no error code when no credential came. */
 function challengeFields(entry: ReasonEntry, refusal: Refusal): string {
   if (entry.status !== 401 && entry.bearerError === undefined) return "";
   let lines = "";
-  for (const challenge of refusal.challenges) {
+  // RFC 9110 section 15.5.2: a 401 has at least one challenge, also where no strategy of the route offers any.
+  const isBare = entry.status === 401 && refusal.challenges.length === 0;
+  for (const challenge of isBare ? [{ scheme: "Gatehouse" }] : refusal.challenges) {
     const parameters = [`realm="gatehouse"`];
     for (const [name, value] of Object.entries(challenge.parameters ?? {})) {
       parameters.push(`${name}=${quoted(value)}`);
     }
-    if (challenge.scheme === "Bearer" && entry.bearerError !== undefined) {
+    if (challenge.scheme.toLowerCase() === "bearer" && entry.bearerError !== undefined) {
       parameters.push(`error="${entry.bearerError}"`);
       if (refusal.scopes?.length) parameters.push(`scope=${quoted(refusal.scopes.join(" "))}`);
     }

@@ -5,7 +5,7 @@
  * one; what was matched is what is forwarded.
  */
 import type { RouteConfig } from "./config/model.ts";
-import { canonicalPath, foldPath, needsFold, otherReadings } from "./path.ts";
+import { canonicalPath, foldPath, needsFold, readingsOf } from "./path.ts";
 
 /** What the router says. `path` and `query` are what is forwarded; `query` has its `?`. */
 export type RouteMatch<Route> =
@@ -35,6 +35,7 @@ export function createRouter<Route>(
   build: (config: RouteConfig) => Route,
 ): Router<Route> {
   const compiled = routes.map((config) => compile(config, build(config)));
+  const isFolded = routes.every(({ paths }) => paths.every((path) => foldPath(path) === path));
   return {
     match(authority, method, target) {
       const mark = target.indexOf("?");
@@ -46,7 +47,7 @@ export function createRouter<Route>(
         fits(one.paths, one.isKept ? forms.kept : forms.merged),
       );
       const path = found?.isKept ? forms.kept : forms.merged;
-      if (!readingsAgree(candidates, found, path)) {
+      if (!readingsAgree({ candidates, found, isFolded }, path)) {
         return { kind: "refused", reason: "path_ambiguous" };
       }
       if (found === undefined) return { kind: "none", path };
@@ -56,17 +57,21 @@ export function createRouter<Route>(
   };
 }
 
-function readingsAgree<Route>(
-  candidates: readonly CompiledRoute<Route>[],
-  found: CompiledRoute<Route> | undefined,
-  path: string,
-): boolean {
-  const readings = otherReadings(path);
+interface Finding<Route> {
+  readonly candidates: readonly CompiledRoute<Route>[];
+  readonly found: CompiledRoute<Route> | undefined;
+  /** Every pattern is as {@link foldPath} leaves it, so a folded path matches as it is. */
+  readonly isFolded: boolean;
+}
+
+function readingsAgree<Route>(finding: Finding<Route>, path: string): boolean {
+  const { candidates, found, isFolded } = finding;
+  const readings = readingsOf(path);
+  if (readings === null) return false;
+  // `path` itself is among them: a route that keeps slashes may own what another one has merged.
   for (const reading of readings) {
     if (candidates.find((one) => fits(one.paths, reading)) !== found) return false;
-  }
-  for (const reading of [path, ...readings]) {
-    if (!needsFold(reading)) continue;
+    if (isFolded && !needsFold(reading)) continue;
     const folded = foldPath(reading);
     if (candidates.find((one) => fits(one.foldedPaths, folded)) !== found) return false;
   }
@@ -94,10 +99,11 @@ function fits(matchers: readonly Matcher[], text: string): boolean {
   return false;
 }
 
-/** `example.com:8080` and `[::1]:8080` without their port. */
+/** `example.com:8080`, `[::1]:8080` and `example.com.` without port and root label: they name the same host. */
 function hostOf(authority: string): string {
   const colon = authority.lastIndexOf(":");
-  return colon === -1 || authority.endsWith("]") ? authority : authority.slice(0, colon);
+  const host = colon === -1 || authority.endsWith("]") ? authority : authority.slice(0, colon);
+  return host.endsWith(".") ? host.replace(/\.+$/, "") : host;
 }
 
 function hostMatcher(pattern: string): Matcher {

@@ -72,12 +72,13 @@ function load(context: CliContext, options: CommonOptions): Promise<LoadedConfig
     cwd: context.cwd,
     env: context.env,
     loadPlugin: pluginLoader(context.plugins),
+    ...(options.preset === undefined ? {} : { preset: { name: options.preset, flags: {} } }),
   });
 }
 
 /** As the operator wrote it, so that the line can be clicked on. */
 function shownFile(loaded: LoadedConfig, options: CommonOptions): string | null {
-  return options.config ?? loaded.file;
+  return options.preset ?? options.config ?? loaded.file;
 }
 
 function summary({ routes, strategies, upstreams }: GatewayConfig): string {

@@ -28,6 +28,8 @@ export interface CliContext {
 export interface CommonOptions {
   /** `-c, --config FILE`. */
   readonly config?: string;
+  /** `--preset NAME` instead of a file. */
+  readonly preset?: string;
   /** `--json`. */
   readonly json?: boolean;
   /** `--no-color` gives false. */

@@ -16,16 +16,22 @@ import type { CliContext, CommonOptions } from "./context.ts";
 export interface ServeOptions extends CommonOptions {
   /** Over `server.listen` of the file. */
   readonly listen?: string;
+  /** With a preset, as the flags of the program it replaces. */
+  readonly port?: string;
+  readonly host?: string;
+  readonly upstream?: string;
+  readonly dbPath?: string;
 }
 
 /** Serves until the context is stopped. */
 export async function serve(context: CliContext, options: ServeOptions): Promise<ExitCode> {
   const loadPlugin = pluginLoader(context.plugins);
-  const config = await checkedConfig(context, options, loadPlugin);
+  const { config, notes } = await checkedConfig(context, options, loadPlugin);
   const sink = stdoutSink();
   const { level, format } = config.logging;
   const isText = format === "text" || (format === "auto" && context.stdoutIsTerminal);
   const log = createLog({ level, format: isText ? "text" : "json", sink });
+  for (const note of notes) log.warn("config.note", { note });
   const gateway = await startGateway({
     config,
     loadPlugin,
@@ -49,16 +55,37 @@ async function checkedConfig(
   context: CliContext,
   options: ServeOptions,
   loadPlugin: LoadPlugin,
-): Promise<GatewayConfig> {
-  const { config, issues, file } = await loadConfig({
+): Promise<{ config: GatewayConfig; notes: readonly string[] }> {
+  const { config, issues, file, notes } = await loadConfig({
+    ...presetOf(options),
     file: options.config ?? null,
     cwd: context.cwd,
     env: context.env,
     overrides: options.listen === undefined ? {} : { "server.listen": options.listen },
     loadPlugin,
   });
-  if (config !== null) return config;
-  throw new OperatorError(EXIT.config, renderIssues(issues, options.config ?? file).trimEnd());
+  if (config !== null) return { config, notes };
+  throw new OperatorError(
+    EXIT.config,
+    renderIssues(issues, options.preset ?? options.config ?? file).trimEnd(),
+  );
+}
+
+/** Flags of a preset mean nothing without one, so they are refused rather than ignored. */
+function presetOf(options: ServeOptions): Partial<Parameters<typeof loadConfig>[0]> {
+  const { preset: name, port, host, upstream, dbPath } = options;
+  const given = { port, host, upstream, "db-path": dbPath };
+  const flags = Object.fromEntries(
+    Object.entries(given).filter((flag): flag is [string, string] => flag[1] !== undefined),
+  );
+  if (name !== undefined) return { preset: { name, flags } };
+  const [flag] = Object.keys(flags);
+  if (flag === undefined) return {};
+  throw new OperatorError(
+    EXIT.usage,
+    `--${flag} goes with --preset`,
+    "with a config file, change the file, or use --listen",
+  );
 }
 
 function stopped(signal: AbortSignal): Promise<void> {

@@ -26,7 +26,37 @@ export function checkRouteNames(parts: DocumentParts, report: Reporter): void {
       report.add([...base, "upstream"], `unknown upstream \`${route.upstream}\``, hint);
     }
     checkOptions(route, base, report);
+    checkOtherNames(route, strategies, base, report);
   });
+}
+
+/** Strategies that a route names elsewhere than in `access`, and the keys that go with them. */
+function checkOtherNames(
+  route: RoutePart,
+  strategies: readonly string[],
+  base: ConfigPath,
+  report: Reporter,
+): void {
+  const known = (name: string, path: ConfigPath): void => {
+    if (strategies.includes(name)) return;
+    const hint = nameHint(name, strategies, "there are no strategies");
+    report.add([...base, ...path], `unknown strategy \`${name}\``, hint);
+  };
+  if (route.surface !== undefined) known(route.surface.split(".")[0] ?? "", ["surface"]);
+  if (route.anonymous && route.surface === undefined) {
+    report.add([...base, "anonymous"], "only a surface can decide about nobody", "remove it");
+  }
+  if (Array.isArray(route.forward_credential)) {
+    route.forward_credential.forEach((name, index) => {
+      known(name, ["forward_credential", index]);
+    });
+  }
+  if (route.models === undefined) return;
+  const { allow, from } = route.models;
+  if (from !== undefined) known(from, ["models", "from"]);
+  if (allow === undefined && from === undefined) {
+    report.add([...base, "models"], "expected allow, from, or both");
+  }
 }
 
 function checkAccess(
@@ -58,7 +88,12 @@ function checkOptions(route: RoutePart, base: ConfigPath, report: Reporter): voi
   }
   if (route.cors !== undefined) checkCors(route.cors, [...base, "cors"], report);
   if (typeof route.identity_headers === "object") {
-    checkIdentityHeaders(route.identity_headers, [...base, "identity_headers"], report);
+    const { attributes = {}, ...facts } = route.identity_headers;
+    const named = {
+      ...facts,
+      ...Object.fromEntries(Object.keys(attributes).map((one) => [one, one])),
+    };
+    checkIdentityHeaders(named, [...base, "identity_headers"], report);
   }
 }
 

@@ -9,7 +9,14 @@ import type { Plugin } from "../contract/plugin.ts";
 import { check } from "./check.ts";
 import { type LoadPlugin, loadPlugins } from "./check-strategies.ts";
 import { findConfigFile } from "./find.ts";
-import { createReporter, type Locate, pathText, type Reporter, valueAt } from "./issues.ts";
+import {
+  type ConfigPath,
+  createReporter,
+  type Locate,
+  pathText,
+  type Reporter,
+  valueAt,
+} from "./issues.ts";
 import type { ConfigIssue, GatewayConfig } from "./model.ts";
 import { type NormalisedParts, normalise } from "./normalise.ts";
 import {
@@ -21,6 +28,7 @@ import {
   setAt,
 } from "./overrides.ts";
 import { partsOf } from "./parts.ts";
+import { expandPresets, findServingPreset } from "./presets.ts";
 import { type ConfigDocument, documentSchema } from "./schema.ts";
 import { decodeSource, readSource, type Source } from "./source.ts";
 import { fold, nameHint } from "./suggest.ts";
@@ -38,6 +46,8 @@ export interface LoadOptions {
   /** Dotted key to value, from flags: `{ "server.listen": "127.0.0.1:8008" }`. */
   readonly overrides?: Readonly<Record<string, string>>;
   readonly loadPlugin: LoadPlugin;
+  /** Instead of a file: a preset with the environment and these flags (`port`, `host`, `upstream`, `db-path`). */
+  readonly preset?: { readonly name: string; readonly flags: Readonly<Record<string, string>> };
   /**
    * `shape` is for commands that do not serve: variables and files that only the service can read are not looked
    * at. Default `full`.
@@ -57,6 +67,8 @@ export interface LoadedConfig {
   readonly file: string | null;
   /** The document as written, with variables and flags applied: plain data, references unresolved. */
   readonly written: unknown;
+  /** What the operator should know although nothing is wrong, one sentence each. */
+  readonly notes: readonly string[];
   /** The plugin of each strategy that loaded, by the strategy's name. */
   readonly plugins: ReadonlyMap<string, Plugin>;
 }
@@ -72,8 +84,9 @@ interface Loading {
 
 /** Loads and checks a configuration. All problems are in `issues`, not the first only. */
 export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
+  if (options.preset !== undefined) return loadPreset(options.preset, options);
   const file = fileOf(options);
-  const none = { config: null, document: null, file, written: undefined, plugins: new Map() };
+  const none = { ...NOTHING, file };
   const source = sourceOf(options, file);
   if ("problem" in source) {
     const { line, column, message, hint } = source.problem;
@@ -92,6 +105,33 @@ export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
   }
   const configDir = file === null ? options.cwd : dirname(file);
   return loadDocument(yaml.value, { options, file, configDir, report, origins });
+}
+
+const NOTHING = {
+  config: null,
+  document: null,
+  file: null,
+  written: undefined,
+  plugins: new Map(),
+  notes: [],
+};
+
+async function loadPreset(
+  { name, flags }: NonNullable<LoadOptions["preset"]>,
+  options: LoadOptions,
+): Promise<LoadedConfig> {
+  const report = createReporter(() => ({ line: 0, column: 0, origin: null }));
+  const preset = findServingPreset(name, report);
+  if (preset === null) return { ...NOTHING, issues: report.list() };
+  const made = preset({ env: options.env, cwd: options.cwd, flags });
+  if ("problems" in made) {
+    for (const problem of made.problems) report.addAt(0, 0, problem);
+    return { ...NOTHING, issues: report.list() };
+  }
+  const origins = new Map<string, string>();
+  const loading = { options, file: null, configDir: options.cwd, report, origins };
+  const loaded = await loadDocument(structuredClone(made.document), loading);
+  return { ...loaded, notes: made.notes };
 }
 
 function fileOf({ file, text, env, cwd }: LoadOptions): string | null {
@@ -114,18 +154,30 @@ async function loadDocument(written: unknown, loading: Loading): Promise<LoadedC
   const late = applyOverrides(written, loading);
   const plugins = await loadPlugins(partsOf(written).strategies, options.loadPlugin, loading);
   applyStrategySettings(written, late, plugins, loading);
-  const result = documentSchema.safeParse(written, { error: zodMessage });
+  const { value, origin } = expandPresets(written, report);
+  const reportHere = reportingAt(report, origin);
+  const result = documentSchema.safeParse(value, { error: zodMessage });
   if (!result.success) {
-    reportZod(result.error, { report, schema: documentSchema, value: written, base: [] });
+    reportZod(result.error, { report: reportHere, schema: documentSchema, value, base: [] });
   }
   const document = result.success ? result.data : null;
-  const parts = partsOf(written);
-  const normalised = normalise(parts, loading);
+  const parts = partsOf(value);
+  const normalised = normalise(parts, { ...loading, report: reportHere });
   const depth = options.depth ?? "full";
-  check({ written, parts, normalised, plugins, sources: { env, configDir }, depth, report });
+  const sources = { env, configDir };
+  check({ written: value, parts, normalised, plugins, sources, depth, report: reportHere });
   const issues = report.list();
   const config = issues.length === 0 ? assemble(normalised, loading) : null;
-  return { config, document, issues, file, written, plugins };
+  return { config, document, issues, file, written, plugins, notes: [] };
+}
+
+/** What is found in the expanded document is reported where it comes from. */
+function reportingAt(report: Reporter, origin: (path: ConfigPath) => ConfigPath): Reporter {
+  return {
+    ...report,
+    add: (path, message, hint) => report.add(origin(path), message, hint),
+    addKey: (path, message, hint) => report.addKey(origin(path), message, hint),
+  };
 }
 
 /** Applies what the core schema knows about; settings of strategies wait for their plugins' schemas. */

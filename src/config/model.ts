@@ -93,7 +93,18 @@ export interface CorsConfig {
   readonly maxAgeSeconds: number;
 }
 
-export type ErrorDialect = "problem" | "openai" | "anthropic";
+export type ErrorDialect = "problem" | "openai" | "anthropic" | "routstrd";
+
+/** Which models may be asked for. */
+export interface ModelPolicy {
+  /** Exact names, or `null` when a strategy knows them. */
+  readonly allow: readonly string[] | null;
+  readonly from: string | null;
+  /** Lower case. */
+  readonly header: string | null;
+  readonly failsOpen: boolean;
+  readonly maxBodyBytes: number;
+}
 
 export interface RouteConfig {
   /** Position in the file, from 0: how logs and `explain` name a route that has no other name. */
@@ -107,9 +118,20 @@ export interface RouteConfig {
   readonly requireRole: "admin" | "user" | null;
   readonly requireScopes: readonly string[];
   readonly upstream: string | null;
+  readonly surface: { readonly strategy: string; readonly name: string } | null;
+  /** The surface decides about requests that no strategy accepted. */
+  readonly isAnonymous: boolean;
+  /** Authorization schemes that are refused, lower case. */
+  readonly refusedSchemes: readonly string[];
+  readonly models: ModelPolicy | null;
   readonly slashes: "merge" | "keep";
-  readonly forwardCredential: boolean;
+  /** Whose credential is passed on: everybody's, nobody's, or that of the strategies named. */
+  readonly forwardCredential: boolean | readonly string[];
   readonly identityHeaders: IdentityHeaderNames;
+  /** Header and the attribute it carries; not sent when the identity lacks it. */
+  readonly attributeHeaders: readonly (readonly [string, string])[];
+  /** Set on answers of the upstream. */
+  readonly responseHeaders: readonly (readonly [string, string])[];
   readonly cors: CorsConfig | null;
   readonly errors: "auto" | ErrorDialect;
   /** `null`: no limit. Already merged with the upstream's. */

@@ -19,6 +19,7 @@ import type {
   CorsConfig,
   IdentityHeaderNames,
   LoggingConfig,
+  ModelPolicy,
   RouteConfig,
   ServerConfig,
   StrategyConfig,
@@ -180,9 +181,15 @@ function routeConfig(
     requireRole: part.require?.role ?? null,
     requireScopes: part.require?.scopes ?? [],
     upstream: part.upstream ?? null,
+    surface: surfaceOf(part.surface),
+    isAnonymous: part.anonymous,
+    refusedSchemes: part.refuse.map((scheme) => scheme.toLowerCase()),
+    models: part.models === undefined ? null : modelPolicy(part.models),
     slashes: part.slashes,
     forwardCredential: part.forward_credential,
     identityHeaders: identityHeaders(part.identity_headers),
+    attributeHeaders: attributeHeaders(part.identity_headers),
+    responseHeaders: Object.entries(part.response_headers),
     cors: part.cors === undefined ? null : corsConfig(part.cors, [...base, "cors"], report),
     errors: part.errors,
     maxBodyBytes: maxBodyBytes(part.max_body, inheritedMaxBody),
@@ -201,10 +208,31 @@ function maxBodyBytes(text: string | undefined, inherited: number | null): numbe
 
 function identityHeaders(part: RoutePart["identity_headers"]): IdentityHeaderNames {
   if (typeof part === "string") return IDENTITY_PRESETS[part] ?? {};
-  const names = Object.entries(part).flatMap(([fact, header]) =>
+  const { attributes: _, ...facts } = part;
+  const names = Object.entries(facts).flatMap(([fact, header]) =>
     header === undefined ? [] : [[fact, header.toLowerCase()]],
   );
   return Object.fromEntries(names);
+}
+
+function attributeHeaders(part: RoutePart["identity_headers"]): RouteConfig["attributeHeaders"] {
+  if (typeof part === "string") return [];
+  return Object.entries(part.attributes ?? {}).map(([name, fact]) => [name.toLowerCase(), fact]);
+}
+
+function surfaceOf(text: string | undefined): RouteConfig["surface"] {
+  const [strategy, name] = text?.split(".") ?? [];
+  return strategy === undefined || name === undefined ? null : { strategy, name };
+}
+
+function modelPolicy(part: NonNullable<RoutePart["models"]>): ModelPolicy {
+  return {
+    allow: part.allow ?? null,
+    from: part.from ?? null,
+    header: part.header?.toLowerCase() ?? null,
+    failsOpen: part.fail_open,
+    maxBodyBytes: parseSize(part.max_body) ?? 0,
+  };
 }
 
 function corsConfig(

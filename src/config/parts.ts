@@ -29,7 +29,18 @@ export interface DocumentParts {
 const SPARE = {
   server: ["health_path", "drain", "limits"],
   upstream: ["timeouts", "headers", "host", "max_body", "ca"],
-  route: ["require", "upstream", "forward_credential", "identity_headers", "cors", "max_body"],
+  route: [
+    "require",
+    "upstream",
+    "surface",
+    "models",
+    "refuse",
+    "forward_credential",
+    "identity_headers",
+    "response_headers",
+    "cors",
+    "max_body",
+  ],
 };
 
 /** Parses each piece of plain data by itself. */

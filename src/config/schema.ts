@@ -225,11 +225,41 @@ const identityHeaders = z
       role: fieldName.optional().describe("Header that carries the role."),
       owner: fieldName.optional().describe("Header that carries the owner."),
       scopes: fieldName.optional().describe("Header that carries the scopes, joined with spaces."),
+      attributes: z
+        .record(fieldName, z.string().min(1))
+        .optional()
+        .describe("Further headers, each with the attribute of the identity that it carries."),
     }),
   ])
   .default("default")
   .describe(
     "Headers that tell the upstream who was proven: default (x-gatehouse-*), remote (Remote-User, -Name, -Groups), forwarded (X-Forwarded-User, -Groups), none, or own names.",
+  );
+
+const models = z
+  .strictObject({
+    allow: z.array(z.string().min(1)).min(1).optional().describe("Models by exact name."),
+    from: slug
+      .optional()
+      .describe(
+        "A strategy that knows models, for instance one with use: routstrd; added to allow.",
+      ),
+    header: fieldName
+      .optional()
+      .describe("A request header that may name a model too, and is then checked as well."),
+    fail_open: z
+      .boolean()
+      .default(false)
+      .describe(
+        "Let requests pass whose model, or the list itself, cannot be read. Default false.",
+      ),
+    max_body: size
+      .default("10MiB")
+      .describe("Largest body that is read to find the model; over it 413. Default 10MiB."),
+  })
+  .optional()
+  .describe(
+    "Only these models: the body of every request that has one must be plain JSON with one `model` on the list; otherwise 403.",
   );
 
 const match = z
@@ -276,6 +306,28 @@ const route = z
     upstream: slug
       .optional()
       .describe("Name of the upstream. Absent: 404 once the credential was accepted."),
+    surface: z
+      .string()
+      .regex(/^[a-z][a-z0-9_-]{0,62}\.[a-z][a-z0-9-]{0,62}$/, {
+        error: "expected STRATEGY.NAME, such as nostr.npubs",
+      })
+      .optional()
+      .describe(
+        "Endpoints of a strategy that answer here instead of the upstream, as STRATEGY.NAME; they may use the upstream.",
+      ),
+    anonymous: z
+      .boolean()
+      .default(false)
+      .describe(
+        "Let the surface decide about requests that no strategy accepted. Only with surface. Default false.",
+      ),
+    refuse: z
+      .array(z.string().regex(/^[A-Za-z][A-Za-z0-9-]{0,30}$/, { error: "expected a scheme" }))
+      .default([])
+      .describe(
+        "Authorization schemes (bearer, basic, nostr) that are answered 403 before any strategy is asked. Default: none.",
+      ),
+    models,
     slashes: z
       .enum(["merge", "keep"])
       .default("merge")
@@ -283,13 +335,19 @@ const route = z
         "Whether empty path segments are merged before matching and forwarding. Default merge.",
       ),
     forward_credential: z
-      .boolean()
+      .union([z.boolean(), z.array(slug).min(1)])
       .default(false)
-      .describe("Pass the client's credential on to the upstream. Default false."),
+      .describe(
+        "Pass the client's credential on to the upstream: true, false, or only that of these strategies. Default false.",
+      ),
     identity_headers: identityHeaders,
+    response_headers: z
+      .record(fieldName, z.string().regex(/^[\x20-\x7e]*$/, { error: "expected visible ASCII" }))
+      .default({})
+      .describe("Set on every answer of the upstream, over what it sent. Default: none."),
     cors: cors.optional(),
     errors: z
-      .enum(["auto", "problem", "openai", "anthropic"])
+      .enum(["auto", "problem", "openai", "anthropic", "routstrd"])
       .default("auto")
       .describe("Shape of our own errors. Default auto: by the path."),
     max_body: sizeOrNone

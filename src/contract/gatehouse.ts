@@ -7,6 +7,7 @@
 export { z } from "zod";
 export { type CredentialSources, type FoundCredential, readCredential } from "./credential.ts";
 export type { Clock, Host, Log, LogFields, Migration } from "./host.ts";
+export { type MemberDraft, MemberError, type MemberRecord, type MemberStore } from "./members.ts";
 export {
   ABSENT,
   type Identity,
@@ -26,6 +27,7 @@ export {
   type Question,
   type StrategyInstance,
   type Surface,
+  type SurfaceCaller,
   type Surroundings,
 } from "./plugin.ts";
 export { parseDuration, parseSize } from "./quantity.ts";

@@ -5,6 +5,7 @@
  */
 import type { z } from "zod";
 import type { Host } from "./host.ts";
+import type { MemberStore } from "./members.ts";
 import type { Identity, Outcome } from "./outcome.ts";
 import type { AuthRequest } from "./request.ts";
 import type { TokenStore } from "./tokens.ts";
@@ -39,14 +40,31 @@ export interface Question {
   readonly initial?: string | boolean;
 }
 
-/** Endpoints that Gatehouse itself answers; mounted only where the config says so. */
+/** Who asks a surface, as the route's strategies found. */
+export interface SurfaceCaller {
+  /** `null` when nobody was proven; only on routes that say `anonymous: true`. */
+  readonly identity: Identity | null;
+  /** Why nobody was proven (`no_credential`, `invalid_token`, …), `null` when somebody was. */
+  readonly refusal: string | null;
+  /** Name of the strategy that accepted or refused, `null` when none did. */
+  readonly strategy: string | null;
+  readonly clientAddress: string;
+  readonly requestId: string;
+  /**
+   * Sends a request to the route's upstream and returns its whole answer (16 MiB at most), redirects not followed.
+   * Only path and query of the URL count. `null` when the route has no upstream.
+   */
+  readonly upstream: ((request: Request) => Promise<Response>) | null;
+}
+
+/**
+ * Endpoints that Gatehouse itself answers; mounted only where a route of the config says `surface: STRATEGY.NAME`.
+ * The request's body is at most 1 MiB and has been read. A throw ends as 503.
+ */
 export interface Surface {
+  /** Lower-case slug. */
   readonly name: string;
-  readonly routes: readonly {
-    readonly method: string;
-    readonly pattern: string;
-    handle(request: Request, identity: Identity | null): Response | Promise<Response>;
-  }[];
+  handle(request: Request, caller: SurfaceCaller): Response | Promise<Response>;
 }
 
 /** A running strategy. `authenticate` is on the way of every request: answer synchronously where you can. */
@@ -65,6 +83,12 @@ export interface StrategyInstance {
    */
   isCurrent?(identity: Identity): boolean | Promise<boolean>;
   readonly tokens?: TokenStore;
+  readonly members?: MemberStore;
+  /**
+   * Models that may be asked for, for routes that say `models: { from: THIS }`. A throw or `null` refuses, unless
+   * the route says `fail_open`.
+   */
+  models?(): readonly string[] | null;
   readonly surfaces?: readonly Surface[];
   health?(): readonly Condition[];
   /** Called once or more; must not throw. Flush here. */
