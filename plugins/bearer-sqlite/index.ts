@@ -1,8 +1,8 @@
 /**
  * The strategy `bearer-sqlite`: bearer tokens that Gatehouse itself makes or imports, in its state database.
  *
- * Invariant: every request asks the database (the row, not a copy of it), so what any process committed holds on
- * the very next request. There is no cache to be wrong: a lookup by primary key costs microseconds.
+ * Invariant: what any process committed holds on the very next request. A row is taken from memory only after the
+ * database has said that nothing was committed since it was read (fresh-rows.ts).
  */
 
 import { timingSafeEqual } from "node:crypto";
@@ -22,6 +22,7 @@ import {
   UNKNOWN,
   z,
 } from "gatehouse";
+import { type FreshRows, freshRows } from "./fresh-rows.ts";
 import { openKeeper } from "./keeper.ts";
 import { type LastUsed, openLastUsed } from "./last-used.ts";
 import { PREFIX, type TokenForm, tokenForm } from "./token.ts";
@@ -66,7 +67,7 @@ type Settings = z.infer<typeof config>;
 
 /** What the way of a request needs. */
 interface Parts {
-  readonly table: TokensTable;
+  readonly rows: FreshRows;
   readonly form: TokenForm;
   readonly digest: (token: string) => Uint8Array;
   readonly lastUsed: LastUsed;
@@ -95,7 +96,8 @@ function start(settings: Settings, host: Host, table: TokensTable): StrategyInst
   const { clock, log } = host;
   const intervalMs = parseDuration(settings.last_used_interval) ?? MIN_INTERVAL_MS;
   const lastUsed = openLastUsed({ table, clock, log, intervalMs });
-  const parts: Parts = { table, form, digest, lastUsed, host };
+  const rows = freshRows(table);
+  const parts: Parts = { rows, form, digest, lastUsed, host };
   const header = settings.header?.toLowerCase();
   const sources = { basic: settings.basic, ...(header === undefined ? {} : { header }) };
   return {
@@ -103,7 +105,7 @@ function start(settings: Settings, host: Host, table: TokensTable): StrategyInst
     challenges: () => challenges(settings.basic),
     credentialHeaders: header === undefined ? ["authorization"] : ["authorization", header],
     isCurrent: (identity) => isCurrent(parts, identity),
-    tokens: openKeeper({ table, form, clock, lastUsed, digest }),
+    tokens: openKeeper({ table, form, clock, lastUsed, digest, changed: rows.drop }),
     health: () => health(lastUsed),
     close() {
       lastUsed.close();
@@ -128,17 +130,16 @@ function judgeToken(parts: Parts, value: string, nowMs: number): Outcome {
   const read = parts.form.read(value);
   if (read.form === "broken") return { outcome: "reject", reason: "invalid_token" };
   if (read.form === "foreign") {
-    const token = parts.table.byForeignDigest(parts.digest(value));
+    const token = parts.rows.byForeignDigest(parts.digest(value));
     return token === null ? UNKNOWN : judgeForeign(token, nowMs);
   }
-  const token = parts.table.byId(read.id);
+  const token = parts.rows.byId(read.id);
   // Well formed but not held here: another strategy or gateway may have made it.
   return token === null ? UNKNOWN : judgeOwn(token, parts.digest(value), nowMs);
 }
 
-/** One lookup, not gated by `PRAGMA data_version`: that pragma opens a read transaction too and costs the same. */
 function isCurrent(parts: Parts, identity: Identity): boolean {
-  const token = parts.table.byId(identity.id);
+  const token = parts.rows.byId(identity.id);
   return token !== null && isStillGood(token, identity, parts.host.clock.nowMs());
 }
 

@@ -26,20 +26,34 @@ export interface KeeperOptions {
   readonly lastUsed: Pick<LastUsed, "pending">;
   /** The keyed hash under which a token is stored. */
   readonly digest: (token: string) => Uint8Array;
+  /** Called after every write. */
+  readonly changed: () => void;
 }
 
 /** The token store of one strategy. */
 export function openKeeper(options: KeeperOptions): Required<TokenStore> {
+  const changing = <T>(work: () => T): T => {
+    try {
+      return work();
+    } finally {
+      options.changed();
+    }
+  };
+  const { transaction } = options.table;
   return {
-    create: (draft) => create(options, draft),
+    create: (draft) => changing(() => create(options, draft)),
     list: () => options.table.records().map((record) => withPending(options, record)),
     get: (idOrName) => show(options, find(options.table, idOrName)),
-    rotate: (idOrName, graceMs) => rotate(options, idOrName, graceMs),
-    revoke: (idOrName, reason) => revoke(options, idOrName, reason),
-    adopt: (token, draft) => options.table.transaction(() => adopt(options, token, draft)),
+    rotate: (idOrName, graceMs) => changing(() => rotate(options, idOrName, graceMs)),
+    revoke: (idOrName, reason) => changing(() => revoke(options, idOrName, reason)),
+    adopt: (token, draft) => changing(() => transaction(() => adopt(options, token, draft))),
     adoptAll: (entries) =>
-      options.table.transaction(() =>
-        entries.map(({ token, draft }, index) => naming(index, () => adopt(options, token, draft))),
+      changing(() =>
+        transaction(() =>
+          entries.map(({ token, draft }, index) =>
+            naming(index, () => adopt(options, token, draft)),
+          ),
+        ),
       ),
   };
 }

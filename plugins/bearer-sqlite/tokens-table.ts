@@ -70,6 +70,8 @@ export interface TokensTable {
   byId(id: string): StoredToken | null;
   /** The imported token of this keyed hash. */
   byForeignDigest(digest: Uint8Array): StoredToken | null;
+  /** Another number whenever another connection has committed something, to any table. */
+  version(): number;
   record(id: string): TokenRecord | null;
   /** Ids of the tokens of this name that are not revoked, oldest first, at most 20. */
   liveIdsByName(name: string): readonly string[];
@@ -118,6 +120,11 @@ export function openTokensTable(database: Database, strategy: string): TokensTab
   return {
     byId: (id) => statements.byId.get(id, strategy),
     byForeignDigest: (digest) => statements.byForeignDigest.get(strategy, digest),
+    version() {
+      const row = statements.version.get();
+      if (row === null) throw new Error("the database does not say its version");
+      return row.data_version;
+    },
     record(id) {
       const row = statements.record.get(id, strategy);
       return row === null ? null : toRecord(row);
@@ -156,6 +163,7 @@ function prepareAll(database: Database) {
     byForeignDigest: database.prepare<StoredToken, [string, Uint8Array]>(
       `${STORED} WHERE strategy = ? AND foreign_digest = ?`,
     ),
+    version: database.prepare<{ data_version: number }, []>("PRAGMA data_version"),
     record: database.prepare<RecordRow, [string, string]>(
       `${RECORD} WHERE t.id = ? AND t.strategy = ?`,
     ),
