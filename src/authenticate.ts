@@ -4,7 +4,12 @@
  * Invariant: only absence and "not mine" ask the next strategy. A reject stops; a throw is a fault and stops as
  * well. Nothing a strategy does can turn a bad credential into "nobody asked".
  */
-import { type Identity, REJECT_REASONS, type RejectReason } from "./contract/outcome.ts";
+import {
+  type Identity,
+  type Outcome,
+  REJECT_REASONS,
+  type RejectReason,
+} from "./contract/outcome.ts";
 import type { Challenge, StrategyInstance } from "./contract/plugin.ts";
 import type { AuthRequest } from "./contract/request.ts";
 
@@ -25,32 +30,74 @@ export type Authentication =
     }
   | { readonly kind: "fault"; readonly strategy: string; readonly error: unknown };
 
-/** Asks each strategy in the order of the route's list. */
-export async function authenticate(
+/**
+ * Asks each strategy in the order of the route's list. The answer is a promise only when a strategy's was: most
+ * answer at once, and a request should not wait for the event loop for nothing.
+ */
+export function authenticate(
   strategies: readonly NamedStrategy[],
   request: AuthRequest,
-): Promise<Authentication> {
-  let isSomethingUnknown = false;
-  for (const strategy of strategies) {
+): Authentication | Promise<Authentication> {
+  return walk({ strategies, request, isSomethingUnknown: false }, 0);
+}
+
+interface Walk {
+  readonly strategies: readonly NamedStrategy[];
+  readonly request: AuthRequest;
+  isSomethingUnknown: boolean;
+}
+
+function walk(state: Walk, from: number): Authentication | Promise<Authentication> {
+  for (let index = from; index < state.strategies.length; index++) {
+    const strategy = state.strategies[index] as NamedStrategy;
     try {
-      const said = strategy.instance.authenticate(request);
-      const outcome = said instanceof Promise ? await said : said;
-      if (outcome.outcome === "accept") {
-        return { kind: "accepted", strategy, identity: checkedIdentity(outcome.identity) };
-      }
-      if (outcome.outcome === "reject") {
-        const reason = checkedReason(outcome.reason);
-        const credentialId = outcome.credentialId ?? null;
-        return { kind: "refused", reason, strategy: strategy.name, credentialId };
-      }
-      if (outcome.outcome === "unknown") isSomethingUnknown = true;
-      else if (outcome.outcome !== "absent") throw new TypeError("not an outcome");
+      const said = strategy.instance.authenticate(state.request);
+      if (said instanceof Promise) return walkOn(state, strategy, said, index);
+      const end = endOf(state, strategy, said);
+      if (end !== null) return end;
     } catch (error) {
       return { kind: "fault", strategy: strategy.name, error };
     }
   }
-  const reason = isSomethingUnknown ? "invalid_token" : "no_credential";
+  const reason = state.isSomethingUnknown ? "invalid_token" : "no_credential";
   return { kind: "refused", reason, strategy: null, credentialId: null };
+}
+
+async function walkOn(
+  state: Walk,
+  strategy: NamedStrategy,
+  saying: Promise<Outcome>,
+  index: number,
+): Promise<Authentication> {
+  try {
+    const end = endOf(state, strategy, await saying);
+    if (end !== null) return end;
+  } catch (error) {
+    return { kind: "fault", strategy: strategy.name, error };
+  }
+  return walk(state, index + 1);
+}
+
+/** `null` asks the next strategy. @throws TypeError when it is no outcome */
+function endOf(state: Walk, strategy: NamedStrategy, outcome: Outcome): Authentication | null {
+  switch (outcome.outcome) {
+    case "accept":
+      return { kind: "accepted", strategy, identity: checkedIdentity(outcome.identity) };
+    case "reject":
+      return {
+        kind: "refused",
+        reason: checkedReason(outcome.reason),
+        strategy: strategy.name,
+        credentialId: outcome.credentialId ?? null,
+      };
+    case "unknown":
+      state.isSomethingUnknown = true;
+      return null;
+    case "absent":
+      return null;
+    default:
+      throw new TypeError("not an outcome");
+  }
 }
 
 /**
@@ -61,15 +108,22 @@ function checkedIdentity(identity: Identity): Identity {
   if (typeof identity !== "object" || identity === null) {
     throw new TypeError("accept without an identity");
   }
-  const { id, role, name, owner, scopes = [], expiresAtMs, attributes = {} } = identity;
-  const texts = [id, name ?? "", owner ?? "", ...(Array.isArray(scopes) ? scopes : [null])];
+  const { id, role, name, owner, scopes, expiresAtMs, attributes } = identity;
   const isSound =
-    [...texts, ...Object.values(attributes)].every((text) => typeof text === "string") &&
+    typeof id === "string" &&
     id !== "" &&
+    isTextOrNone(name) &&
+    isTextOrNone(owner) &&
+    (scopes === undefined || (Array.isArray(scopes) && scopes.every(isTextOrNone))) &&
+    (attributes === undefined || Object.values(attributes).every(isTextOrNone)) &&
     (role === undefined || role === "admin" || role === "user") &&
     (expiresAtMs === undefined || Number.isFinite(expiresAtMs));
   if (!isSound) throw new TypeError("accept with an identity that is none");
   return identity;
+}
+
+function isTextOrNone(value: unknown): boolean {
+  return value === undefined || typeof value === "string";
 }
 
 function checkedReason(reason: RejectReason): RejectReason {

@@ -12,7 +12,7 @@ import type { GatewayConfig } from "./config/model.ts";
 import type { Identity } from "./contract/outcome.ts";
 import type { Surface } from "./contract/plugin.ts";
 import { corsFields, isPreflight, preflightFields } from "./cors.ts";
-import { bodyReason, forward, type Upstream } from "./forward.ts";
+import { bodyReason, type Forwarded, forward, type Upstream } from "./forward.ts";
 import { identityFields, type RequestFilter, requestFilter } from "./headers.ts";
 import { checkModel } from "./models.ts";
 import type { Reason } from "./reasons.ts";
@@ -49,6 +49,9 @@ interface Step {
   readonly corsFields: string | null;
 }
 
+/** A value now where possible: a request that needs not wait does not. */
+type Later<T> = T | Promise<T>;
+
 type Allowed = {
   readonly strategy: NamedStrategy | null;
   readonly identity: Identity | null;
@@ -70,16 +73,19 @@ export function createGateway(parts: GatewayParts): ExchangeHandler {
   const router = createRouter(parts.config.routes, (route) => buildRoute(route, parts));
   const gateway = new Gateway(parts, requestFilter(parts.config.routes));
   return {
-    handle: async (exchange) => {
+    handle: (exchange) => {
       const { method, target } = exchange.head;
       if (target === parts.config.server.healthPath && (method === "GET" || method === "HEAD")) {
         return answer(200, "Cache-Control: no-store\r\n", "ok\n");
       }
       const origin = parts.originOf(exchange);
+      const fail = (error: unknown): Reply => gateway.fail(exchange, origin, error);
       try {
-        return await gateway.handle(exchange, origin, matchFor(router, exchange, origin.authority));
+        const match = matchFor(router, exchange, origin.authority);
+        const reply = gateway.handle(exchange, origin, match);
+        return reply instanceof Promise ? reply.catch(fail) : reply;
       } catch (error) {
-        return gateway.fail(exchange, origin, error);
+        return fail(error);
       }
     },
     refuse: (refusal, peer) => gateway.refuseUnread(refusal, peer),
@@ -114,7 +120,7 @@ class Gateway {
   }
 
   /** The story of a request. */
-  async handle(exchange: Exchange, origin: Origin, match: RouteMatch<BuiltRoute>): Promise<Reply> {
+  handle(exchange: Exchange, origin: Origin, match: RouteMatch<BuiltRoute>): Later<Reply> {
     const step = this.stepOf(exchange, origin, match);
     if (match.kind === "refused") return this.deny(step, match.reason);
     if (match.kind === "none") return this.deny(step, "no_route");
@@ -133,11 +139,25 @@ class Gateway {
       query: match.query,
       publicUrls: this.parts.config.server.publicUrls,
     });
-    const admitted = await this.admit(step, route, view);
+    const admitted = this.admit(step, route, view);
+    return admitted instanceof Promise
+      ? admitted.then((settled) => this.proceed(step, route, view, settled))
+      : this.proceed(step, route, view, admitted);
+  }
+
+  /** What the route is for, once it is known who asks. */
+  private proceed(
+    step: Step,
+    route: BuiltRoute,
+    view: RequestView,
+    admitted: Allowed | Reply,
+  ): Later<Reply> {
     if (!("identity" in admitted)) return admitted;
     if (route.surface !== null) return this.answerHere(step, route.surface, view, admitted);
-    const denial = await this.modelDenial(step, route, view);
-    return denial ?? this.serve(step, route, view, admitted);
+    if (route.config.models === null) return this.serve(step, route, view, admitted);
+    return this.modelDenial(step, route, view).then(
+      (denial) => denial ?? this.serve(step, route, view, admitted),
+    );
   }
 
   /** Something that must not happen did: closed, with a request id, and in the log. */
@@ -172,12 +192,18 @@ class Gateway {
   }
 
   /** Who is it, and may they? A reply is a refusal. */
-  private async admit(step: Step, route: BuiltRoute, view: RequestView): Promise<Allowed | Reply> {
+  private admit(step: Step, route: BuiltRoute, view: RequestView): Later<Allowed | Reply> {
     if (route.config.access === "public") return PUBLIC;
     if (CREDENTIAL_IN_QUERY.test(view.query)) return this.deny(step, "credential_in_url");
     if (isRefusedScheme(view, route.config.refusedSchemes))
       return this.deny(step, "scheme_refused");
-    const said = await authenticate(route.strategies, view);
+    const said = authenticate(route.strategies, view);
+    return said instanceof Promise
+      ? said.then((settled) => this.authorized(step, route, settled))
+      : this.authorized(step, route, said);
+  }
+
+  private authorized(step: Step, route: BuiltRoute, said: Authentication): Allowed | Reply {
     if (said.kind === "accepted") {
       const denial = authorize(route.config, said.identity);
       if (denial === null) return said;
@@ -205,19 +231,14 @@ class Gateway {
     return this.deny(step, "strategy_fault", { strategy: said.strategy });
   }
 
-  private async serve(
-    step: Step,
-    route: BuiltRoute,
-    view: RequestView,
-    allowed: Allowed,
-  ): Promise<Reply> {
+  private serve(step: Step, route: BuiltRoute, view: RequestView, allowed: Allowed): Later<Reply> {
     const { upstream, config } = route;
     const who = { strategy: allowed.strategy?.name ?? null, identity: allowed.identity };
     if (upstream === null) return this.deny(step, "no_upstream", who);
     const decision: DecisionFacts = { ...ALLOWED, ...who };
     this.parts.audit.decision(step.facts, decision);
     const isHandshake = isWebSocketHandshake(step.exchange.head);
-    const forwarded = await forward({
+    const forwarding = forward({
       exchange: step.exchange,
       view,
       origin: step.origin,
@@ -233,18 +254,28 @@ class Gateway {
       corsFields: step.corsFields,
       upgrade: isHandshake ? (response) => this.tunnel(step, decision, allowed, response) : null,
     });
+    return forwarding.then((forwarded) => this.forwarded(step, decision, allowed, forwarded));
+  }
+
+  private forwarded(
+    step: Step,
+    decision: DecisionFacts,
+    allowed: Allowed,
+    forwarded: Forwarded,
+  ): Reply {
+    const upstream = step.route?.upstream?.name ?? null;
     if (forwarded.kind === "refused") {
       if (forwarded.error !== null && forwarded.reason !== "client_closed") {
-        this.parts.audit.fault(step.facts, `upstream ${upstream.name}`, forwarded.error);
+        this.parts.audit.fault(step.facts, `upstream ${upstream}`, forwarded.error);
       }
       return this.finish(
         step,
         { ...decision, reason: forwarded.reason },
         this.refusal(step, forwarded.reason),
-        upstream.name,
+        upstream,
       );
     }
-    return this.watched(this.finish(step, decision, forwarded.reply, upstream.name), step, allowed);
+    return this.watched(this.finish(step, decision, forwarded.reply, upstream), step, allowed);
   }
 
   /** Endpoints of our own: a plugin's, with a whole request and a whole answer. */

@@ -69,9 +69,9 @@ export type WireRefusal =
   | "expectation_failed"
   | "request_timeout";
 
-/** What a listener does with requests. Neither call may throw. */
+/** What a listener does with requests. Neither call may throw; a promise may not reject. */
 export interface ExchangeHandler {
-  handle(exchange: Exchange): Promise<Reply>;
+  handle(exchange: Exchange): Reply | Promise<Reply>;
   /** The reply to a request that could not be read; the connection is closed after it. */
   refuse(refusal: WireRefusal, peer: Peer): Reply;
 }

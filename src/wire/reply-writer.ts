@@ -6,7 +6,7 @@
  */
 import type { BodySink, BodySource } from "./body.ts";
 import type { Reply } from "./exchange.ts";
-import { headBytes, headWithBody, type Outgoing } from "./socket.ts";
+import { headBytes, type Outgoing } from "./socket.ts";
 
 const CHUNK_END = headBytes("\r\n");
 const LAST_CHUNK = headBytes("0\r\n\r\n");
@@ -49,17 +49,17 @@ export class ReplyWriter implements BodySink {
     }
     this.source = body;
     this.remaining = body.length ?? 0;
-    this.outgoing.write(headBytes(head));
+    this.outgoing.writeHead(head);
     body.pipe(this);
   }
 
   private sendWhole(head: string, body: Uint8Array | BodySource | null): void {
     if (this.framing !== "none" && body instanceof Uint8Array) {
       this.bodyBytes = body.length;
-      this.outgoing.write(headWithBody(head, body));
+      this.outgoing.writeHead(head, body);
     } else {
       if (body !== null && !(body instanceof Uint8Array)) body.cancel();
-      this.outgoing.write(headBytes(head));
+      this.outgoing.writeHead(head);
     }
     this.finish(true);
   }

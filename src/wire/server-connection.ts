@@ -175,10 +175,15 @@ export class ServerConnection implements SocketOwner {
       const used = body.accept(ahead, exchange.startedMs);
       if (used < ahead.length && body.complete) this.keep(ahead.subarray(used));
     }
-    this.handler.handle(exchange).then(
-      (reply) => this.reply(exchange, reply),
-      () => this.socket.terminate(),
-    );
+    const reply = this.handler.handle(exchange);
+    if (reply instanceof Promise) {
+      reply.then(
+        (settled) => this.reply(exchange, settled),
+        () => this.socket.terminate(),
+      );
+    } else {
+      this.reply(exchange, reply);
+    }
   }
 
   private bodyOf(framing: Framing, expectsContinue: boolean): RequestBody | null {

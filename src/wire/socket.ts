@@ -60,6 +60,9 @@ export const NOBODY: SocketOwner = {
   onClose(): void {},
 };
 
+/** Heads and small bodies on their way into the kernel; in use only inside one synchronous write. */
+const SCRATCH = Buffer.allocUnsafeSlow(65_536);
+
 /** The writing half of a socket. */
 export class Outgoing {
   private readonly socket: OwnedSocket;
@@ -85,6 +88,25 @@ export class Outgoing {
     if (sent < 0) this.hasFailed = true;
     if (sent >= bytes.length || sent < 0) return true;
     this.push(sent === 0 ? bytes : bytes.subarray(sent));
+    return false;
+  }
+
+  /**
+   * A head, and the first bytes after it, in one write. Both go through one buffer that all connections share, so
+   * that a small answer allocates nothing; what the kernel does not take at once is copied out of it.
+   */
+  writeHead(text: string, body?: Uint8Array): boolean {
+    const total = text.length + (body?.length ?? 0);
+    if (this.queuedBytes > 0 || total > SCRATCH.length) {
+      const isTaken = this.write(headBytes(text));
+      return body === undefined ? isTaken : this.write(body);
+    }
+    SCRATCH.write(text, 0, "latin1");
+    if (body !== undefined) SCRATCH.set(body, text.length);
+    const sent = this.socket.write(SCRATCH, 0, total);
+    if (sent < 0) this.hasFailed = true;
+    if (sent >= total || sent < 0) return true;
+    this.push(Uint8Array.prototype.slice.call(SCRATCH, sent, total));
     return false;
   }
 
@@ -122,12 +144,4 @@ export class Outgoing {
 /** Bytes of a head: heads are latin1 on the wire. */
 export function headBytes(text: string): Buffer {
   return Buffer.from(text, "latin1");
-}
-
-/** A head and the first bytes after it in one piece, for one write instead of two. */
-export function headWithBody(text: string, body: Uint8Array): Buffer {
-  const joined = Buffer.allocUnsafe(text.length + body.length);
-  joined.write(text, 0, "latin1");
-  joined.set(body, text.length);
-  return joined;
 }

@@ -85,7 +85,7 @@ export class UpstreamConnection implements SocketOwner, BodySink {
     this.isRequestSent = false;
     this.isTouched = false;
     this.waitingSinceMs = performance.now();
-    this.outgoing.write(headBytes(call.head));
+    this.outgoing.writeHead(call.head);
     if (call.body === null) this.requestSent();
     else call.body.pipe(this);
   }

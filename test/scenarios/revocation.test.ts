@@ -137,6 +137,32 @@ routes: [{ match: { path: /** }, access: [team], upstream: api }]
     sparedSocket.kill();
   });
 
+  test("is refused on the very next request while others keep the gateway busy", async () => {
+    const busy = await create("busy");
+    let isOver = false;
+    const load = Array.from({ length: 16 }, async () => {
+      while (!isOver) {
+        const answer = await fetch(`${gateway.url}/load`, {
+          headers: { authorization: `Bearer ${busy.token}` },
+        });
+        await answer.text();
+        expect(answer.status).toBe(200);
+      }
+    });
+    for (let round = 0; round < 8; round++) {
+      const doomed = await create(`doomed-${round}`);
+      const headers = { authorization: `Bearer ${doomed.token}` };
+      const before = await fetch(`${gateway.url}/x`, { headers });
+      await before.text();
+      await cli("revoke", doomed.id);
+      const after = await fetch(`${gateway.url}/x`, { headers });
+      await after.text();
+      expect([before.status, after.status]).toEqual([200, 401]);
+    }
+    isOver = true;
+    await Promise.all(load);
+  });
+
   test("in the middle of a frame closes its WebSocket without a frame of ours inside the message", async () => {
     const doomed = await create("in-a-frame");
     const client = await openRaw(gateway.address);
