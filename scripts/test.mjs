@@ -41,14 +41,18 @@ async function must(name, action) {
 
 async function runTests(binary) {
   let output = "";
-  const code = await run(bunPath(), ["test", "--timeout", "60000", "./src", "./plugins", "./test"], {
-    env: testEnv(binary),
-    timeoutMs: TEST_TIMEOUT_MS,
-    onOutput: (text) => {
-      output += text;
-      process.stdout.write(text);
+  const code = await run(
+    bunPath(),
+    ["test", "--timeout", "60000", "./src", "./plugins", "./test"],
+    {
+      env: testEnv(binary),
+      timeoutMs: TEST_TIMEOUT_MS,
+      onOutput: (text) => {
+        output += text;
+        process.stdout.write(text);
+      },
     },
-  });
+  );
   count(output, code);
   if (code === 124) console.log(`tests were stopped after ${TEST_TIMEOUT_MS / 1000} s`);
   return code;

@@ -89,6 +89,25 @@ describe("host.fetch", () => {
     expect(response.status).toBe(302);
   });
 
+  test("has no ceiling on calls in flight: six hundred that wait do not hold up the next", async () => {
+    const stop = new AbortController();
+    const waiting = Array.from({ length: 600 }, () =>
+      context.host.fetch(url("/hang"), { signal: stop.signal }).catch(() => "ended"),
+    );
+    expect((await context.host.fetch(url("/"))).status).toBe(302);
+    stop.abort();
+    expect(new Set(await Promise.all(waiting))).toEqual(new Set(["ended"]));
+  });
+
+  test("sends a body and reads the whole answer", async () => {
+    const response = await context.host.fetch(url("/"), { method: "POST", body: "x=1" });
+    expect([response.status, await response.text()]).toEqual([302, "moved"]);
+  });
+
+  test("takes http and https only", async () => {
+    await expect(context.host.fetch("file:///etc/passwd")).rejects.toThrow("http and https");
+  });
+
   test("ends when the gateway does", async () => {
     const pending = context.host.fetch(url("/hang"));
     context.dispose();

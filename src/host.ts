@@ -7,11 +7,9 @@
 import type { Database } from "bun:sqlite";
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Clock, Host, Log, LogFields, Migration } from "./contract/host.ts";
+import type { HostFetch } from "./host-fetch.ts";
 import { stateKey } from "./store/keys.ts";
 import { openStateDatabase, type StateDatabase } from "./store/sqlite.ts";
-
-/** How long `host.fetch` may take, the body included. */
-const FETCH_DEADLINE_MS = 10_000;
 
 /** What the hosts of all strategies of a gateway share. */
 export interface HostShared {
@@ -25,6 +23,10 @@ export interface HostShared {
   readonly database: LazyDatabase;
   /** Aborted when the gateway shuts down. */
   readonly signal: AbortSignal;
+  /** Absent: there is no outside, and `host.fetch` says so. */
+  readonly fetch?: HostFetch["fetch"];
+  /** Default `serve`. */
+  readonly purpose?: Host["purpose"];
 }
 
 /** The state database, opened when it is first needed. */
@@ -70,8 +72,13 @@ export function createHost(strategy: string, shared: HostShared): Host {
     },
     key: (name: string) => stateKey(shared.stateDir, name),
     secretEquals,
-    fetch: (url: string, init?: RequestInit) => fetchWithDeadline(url, init, shared.signal),
+    fetch: shared.fetch ?? noOutside,
+    purpose: shared.purpose ?? "serve",
   });
+}
+
+function noOutside(): Promise<Response> {
+  return Promise.reject(new Error("this host has no outside to fetch from"));
 }
 
 /** Every line of a strategy says which strategy it is from; a field of the same name cannot hide that. */
@@ -95,18 +102,4 @@ export function secretEquals(a: string, b: string): boolean {
 
 function digest(text: string): Buffer {
   return createHash("sha256").update(text, "utf8").digest();
-}
-
-/**
- * Redirects are never followed: a request that carries a secret must not be led to another host. A signal in
- * `init` ends it sooner.
- */
-function fetchWithDeadline(
-  url: string,
-  init: RequestInit | undefined,
-  shutdown: AbortSignal,
-): Promise<Response> {
-  const signals = [AbortSignal.timeout(FETCH_DEADLINE_MS), shutdown];
-  if (init?.signal) signals.push(init.signal);
-  return fetch(url, { ...init, redirect: "manual", signal: AbortSignal.any(signals) });
 }

@@ -16,6 +16,7 @@ import type { Plugin, StrategyInstance } from "./contract/plugin.ts";
 import type { TokenStore } from "./contract/tokens.ts";
 import { EXIT, type ExitCode, errorCode, errorMessage, OperatorError } from "./errors.ts";
 import { createHost, type HostShared, lazyDatabase } from "./host.ts";
+import { createHostFetch } from "./host-fetch.ts";
 import { type LoadPlugin, pluginLoader } from "./loader.ts";
 import { instanceProblems } from "./plugin-shape.ts";
 import { type Redact, redactor } from "./redactor.ts";
@@ -30,6 +31,8 @@ export interface StartOptions {
   readonly clock: Clock;
   /** Names of the strategies to start; absent: all. */
   readonly only?: readonly string[];
+  /** Told to the plugins; default `serve`. */
+  readonly purpose?: "serve" | "command";
 }
 
 /** A strategy that is ready to be asked. */
@@ -69,6 +72,7 @@ interface Started {
 export async function startStrategies(options: StartOptions): Promise<RunningStrategies> {
   const { config, log } = options;
   const shutdown = new AbortController();
+  const outside = createHostFetch(shutdown.signal);
   const shared: HostShared = {
     log,
     clock: options.clock,
@@ -77,12 +81,15 @@ export async function startStrategies(options: StartOptions): Promise<RunningStr
     env: options.env,
     database: lazyDatabase(config.stateDir, options.clock),
     signal: shutdown.signal,
+    fetch: outside.fetch,
+    purpose: options.purpose ?? "serve",
   };
   const started: Started[] = [];
   const close = once(async (deadlineMs: number) => {
     // First, so that background work of a strategy ends before its close waits for it.
     shutdown.abort(new Error("the gateway is shutting down"));
     for (const strategy of started.toReversed()) await closeOne(strategy, deadlineMs, log);
+    outside.close();
     closeDatabase(shared);
   });
   const wanted = config.strategies.filter(({ name }) => options.only?.includes(name) ?? true);
@@ -195,28 +202,67 @@ export interface OpenedStrategy {
   close(): Promise<void>;
 }
 
-/** How long a command waits for its strategy to flush. */
-const COMMAND_CLOSE_MS = 5000;
+/** What a command looks for in a strategy. */
+export interface Keeping<Store> {
+  /** In the plural: `tokens`, `members`. */
+  readonly what: string;
+  /** A plugin that keeps them, for the hint. */
+  readonly example: string;
+  of(instance: StrategyInstance): Store | undefined;
+}
 
-/**
- * Starts the strategy called `strategy`, or without a name the only one of the config that keeps tokens. No other
- * one is left running. To find it, each is started in turn; one that cannot start (its variable is not set
- * in this shell, say) does not stand in the way of another.
- * @throws OperatorError: EXIT.config for a config that is missing or wrong or a named strategy that cannot start;
- *   EXIT.usage with the names when none, or more than one, fits
- */
-export async function openStrategy(options: {
+/** A strategy that keeps what was looked for, started alone for one command. */
+export interface OpenedKeeper<Store> {
+  /** Its name in the config. */
+  readonly name: string;
+  readonly store: Store;
+  readonly stateDir: string;
+  /** Never rejects; more than once is fine. */
+  close(): Promise<void>;
+}
+
+/** Where a command looks, and for which strategy. */
+export interface OpenOptions {
   readonly context: CommandSurroundings;
   /** `-c FILE`; undefined looks in the usual places. */
   readonly config: string | undefined;
+  /** `--preset NAME`, instead of a file. */
+  readonly preset?: string | undefined;
   readonly strategy: string | undefined;
-}): Promise<OpenedStrategy> {
+}
+
+const TOKENS: Keeping<TokenStore> = {
+  what: "tokens",
+  example: "bearer-sqlite",
+  of: ({ tokens }) => tokens,
+};
+
+/** How long a command waits for its strategy to flush. */
+const COMMAND_CLOSE_MS = 5000;
+
+/** {@link openKeeper} for tokens. @throws what that throws */
+export async function openStrategy(options: OpenOptions): Promise<OpenedStrategy> {
+  const { store, ...rest } = await openKeeper(options, TOKENS);
+  return { ...rest, tokens: store };
+}
+
+/**
+ * Starts the strategy called `strategy`, or without a name the only one of the config that keeps what is looked
+ * for. No other one is left running. To find it, each is started in turn; one that cannot start (its variable is
+ * not set in this shell, say) does not stand in the way of another.
+ * @throws OperatorError: EXIT.config for a config that is missing or wrong or a named strategy that cannot start;
+ *   EXIT.usage with the names when none, or more than one, fits
+ */
+export async function openKeeper<Store>(
+  options: OpenOptions,
+  keeping: Keeping<Store>,
+): Promise<OpenedKeeper<Store>> {
   const { context, strategy: wanted } = options;
   const loadPlugin = pluginLoader(context.plugins);
-  const config = await readConfig(context, options.config, loadPlugin);
+  const config = await readConfig(options, loadPlugin);
   const names = config.strategies.map(({ name }) => name);
-  const open = (name: string) => openOne(name, { context, config, loadPlugin });
-  if (wanted === undefined) return openOnly(names, open);
+  const open = (name: string) => openOne(name, { context, config, loadPlugin, keeping });
+  if (wanted === undefined) return openOnly(names, open, keeping);
   if (!names.includes(wanted)) {
     throw new OperatorError(
       EXIT.usage,
@@ -229,17 +275,18 @@ export async function openStrategy(options: {
   const use = config.strategies.find(({ name }) => name === wanted)?.use;
   throw new OperatorError(
     EXIT.usage,
-    `strategy ${wanted} (${use}) keeps no tokens`,
-    "Name one that does, for instance one with `use: bearer-sqlite`.",
+    `strategy ${wanted} (${use}) keeps no ${keeping.what}`,
+    `Name one that does, for instance one with \`use: ${keeping.example}\`.`,
   );
 }
 
-/** The only one of `names` that keeps tokens; those that were opened on the way are closed again. */
-async function openOnly(
+/** The only keeper among `names`; those that were opened on the way are closed again. */
+async function openOnly<Store>(
   names: readonly string[],
-  open: (name: string) => Promise<OpenedStrategy | null>,
-): Promise<OpenedStrategy> {
-  const keepers: OpenedStrategy[] = [];
+  open: (name: string) => Promise<OpenedKeeper<Store> | null>,
+  { what, example }: Keeping<Store>,
+): Promise<OpenedKeeper<Store>> {
+  const keepers: OpenedKeeper<Store>[] = [];
   const failures: { readonly name: string; readonly error: unknown }[] = [];
   for (const name of names) {
     try {
@@ -255,7 +302,7 @@ async function openOnly(
   if (only !== undefined) {
     throw new OperatorError(
       EXIT.usage,
-      `several strategies keep tokens: ${keepers.map(({ name }) => name).join(", ")}`,
+      `several strategies keep ${what}: ${keepers.map(({ name }) => name).join(", ")}`,
       "Say which one with --strategy NAME.",
     );
   }
@@ -264,21 +311,25 @@ async function openOnly(
   if (failure !== undefined && failures.length === 1) throw failure.error;
   throw new OperatorError(
     EXIT.usage,
-    `no strategy of the config keeps tokens (${names.join(", ") || "there is none"})`,
+    `no strategy of the config keeps ${what} (${names.join(", ") || "there is none"})`,
     failures.length === 0
-      ? "Add one with `use: bearer-sqlite`."
+      ? `Add one with \`use: ${example}\`.`
       : failures.map(({ error }) => errorMessage(error)).join("; "),
   );
 }
 
-interface OpenParts {
+interface OpenParts<Store> {
+  readonly keeping: Keeping<Store>;
   readonly context: CommandSurroundings;
   readonly config: GatewayConfig;
   readonly loadPlugin: LoadPlugin;
 }
 
-/** `null` when the strategy starts but keeps no tokens. */
-async function openOne(name: string, parts: OpenParts): Promise<OpenedStrategy | null> {
+/** `null` when the strategy starts but does not keep what is looked for. */
+async function openOne<Store>(
+  name: string,
+  parts: OpenParts<Store>,
+): Promise<OpenedKeeper<Store> | null> {
   const { context, config, loadPlugin } = parts;
   const running = await startStrategies({
     config,
@@ -287,28 +338,31 @@ async function openOne(name: string, parts: OpenParts): Promise<OpenedStrategy |
     log: commandLog(context),
     clock: systemClock,
     only: [name],
+    purpose: "command",
   });
-  const tokens = running.byName.get(name)?.instance.tokens;
+  const instance = running.byName.get(name)?.instance;
+  const store = instance === undefined ? undefined : parts.keeping.of(instance);
   const close = (): Promise<void> => running.close(COMMAND_CLOSE_MS);
-  if (tokens !== undefined) return { name, tokens, stateDir: config.stateDir, close };
+  if (store !== undefined) return { name, store, stateDir: config.stateDir, close };
   await close();
   return null;
 }
 
 async function readConfig(
-  { env, cwd }: CommandSurroundings,
-  wanted: string | undefined,
+  { context, config: wanted, preset }: OpenOptions,
   loadPlugin: LoadPlugin,
 ): Promise<GatewayConfig> {
+  const { env, cwd } = context;
   const { config, issues, file } = await loadConfig({
     file: wanted ?? null,
     cwd,
     env,
     loadPlugin,
     depth: "shape",
+    ...(preset === undefined ? {} : { preset: { name: preset, flags: {} } }),
   });
   if (config !== null) return config;
-  throw new OperatorError(EXIT.config, renderIssues(issues, file).trimEnd());
+  throw new OperatorError(EXIT.config, renderIssues(issues, preset ?? file).trimEnd());
 }
 
 /** A command's standard output belongs to its result; what a strategy warns about goes to standard error. */

@@ -7,7 +7,6 @@
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import type { CliContext } from "./cli/context.ts";
-import { liftFetchLimit } from "./cli/fetch-limit.ts";
 import { runProgram } from "./cli/program.ts";
 import { VERSION } from "./cli/version.ts";
 import { EXIT, errorCode, errorMessage, OperatorError } from "./errors.ts";
@@ -16,7 +15,6 @@ import { EXIT, errorCode, errorMessage, OperatorError } from "./errors.ts";
 const SAME_SIGNAL_MS = 100;
 
 const args = process.argv.slice(2);
-if (args[0] === "serve") liftFetchLimit();
 process.on("uncaughtException", (error) => end(report(error)));
 process.on("unhandledRejection", (error) => end(report(error)));
 end(await main());

@@ -4,19 +4,17 @@
  * Invariant: the handler gets a whole request with a bounded body and gives a whole answer; it never touches the
  * client's connection. What it throws is a fault (503), and its text is for the operator only.
  */
+
+import { STATUS_CODES } from "node:http";
 import type { Surface, SurfaceCaller } from "./contract/plugin.ts";
 import type { Upstream } from "./forward.ts";
-import { statusTitle } from "./reasons.ts";
 import type { RequestView } from "./request-view.ts";
-import type { BodySource } from "./wire/body.ts";
+import { startWhole } from "./whole-call.ts";
 import { collectBody } from "./wire/collect.ts";
 import type { Exchange, Reply } from "./wire/exchange.ts";
-import type { UpstreamResponse } from "./wire/upstream-call.ts";
 
 /** Largest request body of a surface; over it 413. */
 const MAX_REQUEST_BYTES = 1_048_576;
-/** Largest answer of an upstream that a surface reads. */
-const MAX_RESPONSE_BYTES = 16_777_216;
 
 /** What one call of a surface needs. */
 export interface SurfaceCall {
@@ -78,7 +76,7 @@ async function replyOf(response: Response, { view, extraFields }: SurfaceCall): 
   if (isHead) fields += `Content-Length: ${bytes.length}\r\n`;
   return {
     status: response.status,
-    reason: response.status < 300 ? "OK" : statusTitle(response.status),
+    reason: STATUS_CODES[response.status] ?? "",
     fields,
     body: isHead ? null : bytes,
   };
@@ -99,59 +97,16 @@ async function askUpstream(
   upstream: Upstream,
   request: Request,
 ): Promise<Response> {
-  const url = new URL(request.url);
-  const body = new Uint8Array(await request.arrayBuffer());
-  let head = `${request.method} ${upstream.basePath}${url.pathname}${url.search} HTTP/1.1\r\n`;
-  head += `Host: ${upstream.authority}\r\nX-Request-Id: ${view.requestId}\r\n`;
-  request.headers.forEach((value, name) => {
-    if (!UPSTREAM_OWN.has(name) && !upstream.injectedNames.has(name))
-      head += `${name}: ${value}\r\n`;
-  });
-  head += `${upstream.injectedFields}Content-Length: ${body.length}\r\n\r\n`;
-  const call = upstream.pool.call({
-    method: request.method,
-    head,
-    body: body.length === 0 ? null : bytesOnce(body),
-    isChunked: false,
-    mayRepeat: request.method === "GET",
-    mayUpgrade: false,
-  });
-  exchange.onAbort(() => call.abort());
-  return responseOf(await call.response);
-}
-
-const UPSTREAM_OWN = new Set([
-  "host",
-  "connection",
-  "content-length",
-  "transfer-encoding",
-  "x-request-id",
-]);
-
-function bytesOnce(bytes: Uint8Array): BodySource {
-  return {
-    length: bytes.length,
-    pipe(sink) {
-      sink.write(bytes);
-      sink.end();
+  const call = await startWhole(
+    {
+      pool: upstream.pool,
+      authority: upstream.authority,
+      basePath: upstream.basePath,
+      fields: `X-Request-Id: ${view.requestId}\r\n${upstream.injectedFields}`,
+      reserved: new Set([...upstream.injectedNames, "x-request-id"]),
     },
-    resume() {},
-    cancel() {},
-  };
-}
-
-async function responseOf({ head, body }: UpstreamResponse): Promise<Response> {
-  const bytes =
-    body === null || body instanceof Uint8Array
-      ? body
-      : await collectBody(body, MAX_RESPONSE_BYTES);
-  if (body !== null && bytes === null) throw new Error("the upstream's answer is too large");
-  const headers = new Headers();
-  head.fields.lower.forEach((name, index) => {
-    if (name !== "connection" && name !== "transfer-encoding" && name !== "content-length") {
-      headers.append(name, head.fields.values[index] ?? "");
-    }
-  });
-  const isNull = head.status === 204 || head.status === 304;
-  return new Response(isNull ? null : bytes, { status: head.status, headers });
+    request,
+  );
+  exchange.onAbort(call.abort);
+  return call.response;
 }

@@ -109,17 +109,6 @@ routes: [{ match: { path: /x }, access: public, upstream: silent }]
     },
   );
 
-  test("serve lifts the runtime's ceiling on fetch calls under the same process id", async () => {
-    if (process.platform !== "linux") return;
-    const gateway = await startBinary(["serve", "-c", config("limit", "127.0.0.1:0")], { cwd });
-    try {
-      const environment = readFileSync(`/proc/${gateway.pid}/environ`, "utf8").split("\0");
-      expect(environment).toContain("BUN_CONFIG_MAX_HTTP_REQUESTS=65535");
-    } finally {
-      await gateway.stop();
-    }
-  });
-
   test("healthcheck asks the configured address, and says so when nobody answers", async () => {
     const free = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() });
     const { port } = free;

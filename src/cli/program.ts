@@ -7,6 +7,9 @@
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { EXIT, type ExitCode } from "../errors.ts";
 import type { Action, CliContext, CommonOptions } from "./context.ts";
+import { refuseKeys } from "./key-args.ts";
+import { addNostr } from "./nostr-verbs.ts";
+import type { ServeOptions } from "./serve.ts";
 import type { TokenOptions } from "./token.ts";
 import type { DraftOptions } from "./token-input.ts";
 import { usageOutcome } from "./usage.ts";
@@ -32,6 +35,7 @@ type Run = (action: Action) => Promise<void>;
  * @throws OperatorError with exit code 2 for arguments that cannot be understood, and whatever the command throws
  */
 export async function runProgram(args: readonly string[], host: ProgramHost): Promise<ExitCode> {
+  refuseKeys(args);
   let exitCode: ExitCode = EXIT.ok;
   const program = createProgram(host, async (action) => {
     exitCode = await action(await host.context());
@@ -57,6 +61,7 @@ function createProgram(host: ProgramHost, run: Run): Command {
   addServing(program, run);
   addConfig(program, run);
   addToken(program, run);
+  addNostr(program, { run, verb });
   addInspection(program, run, host);
   program.addHelpText("after", "\nStart with:\n  gatehouse demo");
   return program;
@@ -70,7 +75,11 @@ function addServing(program: Command, run: Run): void {
     "gatehouse serve -c /etc/gatehouse/config.yaml",
   )
     .option("--listen <address>", "host:port or unix:/path instead of the file's server.listen")
-    .action((options: CommonOptions & { listen?: string }) =>
+    .option("-p, --port <number>", "with --preset: port to listen on")
+    .option("--host <address>", "with --preset: address to listen on")
+    .option("-u, --upstream <url>", "with --preset: what is guarded")
+    .option("-d, --db-path <file>", "with --preset: the database of the guarded program")
+    .action((options: ServeOptions) =>
       run(async (context) => (await import("./serve.ts")).serve(context, options)),
     );
   verb(
@@ -184,6 +193,7 @@ function verb(parent: Command, usage: string, description: string, example: stri
     .command(usage)
     .description(description)
     .option("-c, --config <file>", "configuration file")
+    .option("--preset <name>", "instead of a file: the program that is replaced (routstrd)")
     .option("--json", "print JSON")
     .option("--no-color", "print without colours; so does NO_COLOR")
     .addHelpText("after", `\nExample:\n  ${example}`);

@@ -25,6 +25,7 @@ import { details, issuedJson, recordJson, table, timeText } from "./token-output
 export type OpenStrategy = (options: {
   readonly context: CliContext;
   readonly config: string | undefined;
+  readonly preset: string | undefined;
   readonly strategy: string | undefined;
 }) => Promise<OpenedStrategy>;
 
@@ -166,7 +167,8 @@ async function withTokens(
 ): Promise<ExitCode> {
   const { context, options, open } = command;
   refuseSecretOption(options.strategy, "--strategy");
-  const strategy = await open({ context, config: options.config, strategy: options.strategy });
+  const { config, preset, strategy: name } = options;
+  const strategy = await open({ context, config, preset, strategy: name });
   try {
     await explained(() => work(strategy), { stateDir: strategy.stateDir });
     return EXIT.ok;

@@ -93,11 +93,19 @@ function isUtf8(bytes: Uint8Array, mayEndEarly: boolean): boolean {
   }
 }
 
+const FIRST_BYTES = 16_384;
+
 function readAtMost(descriptor: number, limit: number): Uint8Array {
-  const buffer = new Uint8Array(limit);
+  // Grows, because most files are small and a large buffer costs more than reading them.
+  let buffer = new Uint8Array(FIRST_BYTES);
   let length = 0;
   while (length < limit) {
-    const count = readSync(descriptor, buffer, length, limit - length, null);
+    if (length === buffer.length) {
+      const larger = new Uint8Array(Math.min(limit, buffer.length * 4));
+      larger.set(buffer);
+      buffer = larger;
+    }
+    const count = readSync(descriptor, buffer, length, buffer.length - length, null);
     if (count === 0) break;
     length += count;
   }

@@ -56,8 +56,16 @@ export interface Host {
   key(name: string): Uint8Array;
   /** Compares in a time that does not depend on where the texts differ. */
   secretEquals(a: string, b: string): boolean;
-  /** `fetch` with a default deadline of 10 s that also ends when the gateway does. */
+  /**
+   * As `fetch`, with a deadline of 10 s that also ends when the gateway does, answers up to 16 MiB, no ceiling on
+   * calls in flight, and redirects not followed.
+   */
   fetch(url: string, init?: RequestInit): Promise<Response>;
+  /**
+   * `serve`: the gateway runs on this. `command`: a command looks at or changes state, perhaps in a shell without
+   * the service's environment, so nothing may be concluded from what the config or environment lacks.
+   */
+  readonly purpose: "serve" | "command";
   /** Aborted when the gateway shuts down. */
   readonly signal: AbortSignal;
 }

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Clock, Host, Log, LogFields } from "../../src/contract/host.ts";
 import { createHost, lazyDatabase } from "../../src/host.ts";
+import { createHostFetch } from "../../src/host-fetch.ts";
 
 /** One line of a {@link CollectingLog}. */
 export interface LogLine {
@@ -91,7 +92,9 @@ export function testHost(options: { strategy?: string; nowMs?: number } = {}): T
   const database = lazyDatabase(stateDir, clock);
   const shutdown = new AbortController();
   const { signal } = shutdown;
-  const shared = { log, clock, stateDir, configDir: directory, env: process.env, database, signal };
+  const { fetch } = createHostFetch(signal);
+  const env = process.env;
+  const shared = { log, clock, stateDir, configDir: directory, env, database, signal, fetch };
   return {
     host: createHost(options.strategy ?? "test", shared),
     log,
