@@ -9,8 +9,10 @@ import { join } from "node:path";
 import { missingPeers } from "./contenders.ts";
 import { run as logging } from "./logging.ts";
 import { run as memory, runMillion as memoryMillion } from "./memory.ts";
+import { run as nip98 } from "./nip98.ts";
 import { run as openStreams } from "./open-streams.ts";
 import { run as requests } from "./requests.ts";
+import { run as routstrd } from "./routstrd.ts";
 import { run as start } from "./start.ts";
 import { run as streams } from "./streams.ts";
 import { canReadProcesses, installed, type Lab, openLab } from "./support.ts";
@@ -58,6 +60,18 @@ const BENCHES: readonly Bench[] = [
     about: "a token among a thousand and among a million",
     isLinuxOnly: false,
     run: runTokenLookup,
+  },
+  {
+    name: "nip98",
+    about: "signatures a second, and short requests beside a thousand of them",
+    isLinuxOnly: false,
+    run: nip98,
+  },
+  {
+    name: "routstrd",
+    about: "a client key among one and among ten thousand",
+    isLinuxOnly: false,
+    run: () => routstrd(),
   },
 ];
 
