@@ -97,6 +97,15 @@ function decisionFields(facts: DecisionFacts) {
   };
 }
 
+/** Errors whose message is fixed text or the store's own. */
+const SAYS_NO_CREDENTIAL: readonly string[] = [
+  "UpstreamFault",
+  "OperatorError",
+  "ContractBreach",
+  "StateDatabaseReplaced",
+  "SQLiteError",
+];
+
 /**
  * The kind and code of an error and where it was thrown; its message only when it is one of ours, since others may
  * quote a credential.
@@ -104,9 +113,7 @@ function decisionFields(facts: DecisionFacts) {
 function faultText(error: unknown): string {
   if (!(error instanceof Error)) return typeof error;
   const code = "code" in error && typeof error.code === "string" ? ` ${error.code}` : "";
-  const isOurs = error.name === "UpstreamFault" || error.name === "OperatorError";
-  const isStore = error.name === "SQLiteError";
-  if (isOurs || isStore) return `${error.name}${code}: ${error.message}`;
+  if (SAYS_NO_CREDENTIAL.includes(error.name)) return `${error.name}${code}: ${error.message}`;
   const frame = /^\s+at [^\n]*?([\w.-]+:\d+:\d+)\)?$/m.exec(error.stack ?? "")?.[1];
   return `${error.name}${code}${frame === undefined ? "" : ` at ${frame}`}`;
 }

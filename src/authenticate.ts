@@ -33,17 +33,20 @@ export type Authentication =
 /**
  * Asks each strategy in the order of the route's list. The answer is a promise only when a strategy's was: most
  * answer at once, and a request should not wait for the event loop for nothing.
+ * @param deadlineMs how long one strategy may take, without the time in which it waits for the body
  */
 export function authenticate(
   strategies: readonly NamedStrategy[],
   request: AuthRequest,
+  deadlineMs: number = DEADLINE_MS,
 ): Authentication | Promise<Authentication> {
-  return walk({ strategies, request, isSomethingUnknown: false }, 0);
+  return walk({ strategies, request, deadlineMs, isSomethingUnknown: false }, 0);
 }
 
 interface Walk {
   readonly strategies: readonly NamedStrategy[];
   readonly request: AuthRequest;
+  readonly deadlineMs: number;
   isSomethingUnknown: boolean;
 }
 
@@ -70,7 +73,7 @@ async function walkOn(
   index: number,
 ): Promise<Authentication> {
   try {
-    const end = endOf(state, strategy, await saying);
+    const end = endOf(state, strategy, await within(saying, state));
     if (end !== null) return end;
   } catch (error) {
     return { kind: "fault", strategy: strategy.name, error };
@@ -78,8 +81,34 @@ async function walkOn(
   return walk(state, index + 1);
 }
 
-/** `null` asks the next strategy. @throws TypeError when it is no outcome */
+/** What a strategy said is not what the contract allows. The message is fixed text, so that it can be logged. */
+class ContractBreach extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "ContractBreach";
+  }
+}
+
+/** Far above what any store or issuer takes, and below the patience of most clients. */
+const DEADLINE_MS = 30_000;
+
+/** A strategy that never answers is a fault like one that throws. */
+function within(saying: Promise<Outcome>, { request, deadlineMs }: Walk): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    let timer: ReturnType<typeof setTimeout>;
+    const late = (): void => {
+      const isReading = "isReadingBody" in request && request.isReadingBody === true;
+      if (isReading) timer = setTimeout(late, deadlineMs);
+      else reject(new ContractBreach(`no outcome within ${deadlineMs} ms`));
+    };
+    timer = setTimeout(late, deadlineMs);
+    saying.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
+/** `null` asks the next strategy. @throws ContractBreach when it is no outcome */
 function endOf(state: Walk, strategy: NamedStrategy, outcome: Outcome): Authentication | null {
+  if (typeof outcome !== "object" || outcome === null) throw new ContractBreach("no outcome");
   switch (outcome.outcome) {
     case "accept":
       return { kind: "accepted", strategy, identity: checkedIdentity(outcome.identity) };
@@ -96,7 +125,7 @@ function endOf(state: Walk, strategy: NamedStrategy, outcome: Outcome): Authenti
     case "absent":
       return null;
     default:
-      throw new TypeError("not an outcome");
+      throw new ContractBreach("outcome is none of absent, unknown, accept, reject");
   }
 }
 
@@ -106,7 +135,7 @@ function endOf(state: Walk, strategy: NamedStrategy, outcome: Outcome): Authenti
  */
 function checkedIdentity(identity: Identity): Identity {
   if (typeof identity !== "object" || identity === null) {
-    throw new TypeError("accept without an identity");
+    throw new ContractBreach("accept without an identity");
   }
   const { id, role, name, owner, scopes, expiresAtMs, attributes } = identity;
   const isSound =
@@ -118,7 +147,7 @@ function checkedIdentity(identity: Identity): Identity {
     (attributes === undefined || Object.values(attributes).every(isTextOrNone)) &&
     (role === undefined || role === "admin" || role === "user") &&
     (expiresAtMs === undefined || Number.isFinite(expiresAtMs));
-  if (!isSound) throw new TypeError("accept with an identity that is none");
+  if (!isSound) throw new ContractBreach("accept with an identity that is none");
   return identity;
 }
 
@@ -127,7 +156,8 @@ function isTextOrNone(value: unknown): boolean {
 }
 
 function checkedReason(reason: RejectReason): RejectReason {
-  if (!REJECT_REASONS.includes(reason)) throw new TypeError("reject with a reason that is none");
+  if (!REJECT_REASONS.includes(reason))
+    throw new ContractBreach("reject with a reason that is none");
   return reason;
 }
 

@@ -125,13 +125,11 @@ function replyTo(forwarding: Forwarding, response: UpstreamResponse): Reply {
   fields += `${idName}: ${forwarding.origin.requestId}\r\n`;
   const tunnel = response.upgraded === null ? undefined : forwarding.upgrade?.(response);
   if (tunnel !== undefined) fields += "Upgrade: websocket\r\n";
-  return {
-    status: head.status,
-    reason: head.reason,
-    fields,
-    body: response.body,
-    ...(tunnel === undefined ? {} : { tunnel }),
-  };
+  const { status, reason } = head;
+  const { body } = response;
+  return tunnel === undefined
+    ? { status, reason, fields, body }
+    : { status, reason, fields, body, tunnel };
 }
 
 function reasonOf(error: unknown): Reason {

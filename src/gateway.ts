@@ -235,7 +235,13 @@ class Gateway {
     const { upstream, config } = route;
     const who = { strategy: allowed.strategy?.name ?? null, identity: allowed.identity };
     if (upstream === null) return this.deny(step, "no_upstream", who);
-    const decision: DecisionFacts = { ...ALLOWED, ...who };
+    const decision: DecisionFacts = {
+      decision: "allow",
+      reason: null,
+      strategy: who.strategy,
+      identity: who.identity,
+      credentialId: null,
+    };
     this.parts.audit.decision(step.facts, decision);
     const isHandshake = isWebSocketHandshake(step.exchange.head);
     const forwarding = forward({
@@ -320,6 +326,10 @@ class Gateway {
   ): Promise<Reply | null> {
     const { models } = route.config;
     if (models === null) return null;
+    // What is asked for inside a tunnel is never seen.
+    if (isWebSocketHandshake(step.exchange.head) && !models.failsOpen) {
+      return this.deny(step, "model_unreadable");
+    }
     try {
       const denial = await checkModel(view, models, route.modelSource);
       return denial === null ? null : this.deny(step, denial);
@@ -413,8 +423,13 @@ class Gateway {
     upstream: string | null,
   ): Reply {
     if (reply.tunnel !== undefined) return reply;
+    // Written out: copying with a spread showed in profiles.
     return {
-      ...reply,
+      status: reply.status,
+      reason: reply.reason,
+      fields: reply.fields,
+      body: reply.body,
+      close: reply.close === true,
       onSent: (sent) => this.recordAccess(step, decision, reply.status, upstream, sent),
     };
   }

@@ -81,6 +81,8 @@ export function requestFilter(routes: readonly RouteConfig[]): RequestFilter {
     ...COMMON_IDENTITY,
     ...routes.flatMap((route) => identityNames(route).map(cgiName)),
   ]);
+  const judged = routes.flatMap((route) => route.models?.header ?? []);
+  const judgedNames = new Set(judged.map(cgiName));
   const known = new Map<string, boolean>();
   return (lower) => {
     const cached = known.get(lower);
@@ -89,6 +91,8 @@ export function requestFilter(routes: readonly RouteConfig[]): RequestFilter {
     const passes =
       !lower.includes("_") &&
       !dropped.has(name) &&
+      // A header that a policy looks at passes in the spelling that was looked at.
+      (!judgedNames.has(name) || judged.includes(lower)) &&
       !OWN_PREFIXES.some((prefix) => name.startsWith(prefix));
     if (known.size < 1024) known.set(lower, passes);
     return passes;

@@ -70,11 +70,21 @@ export function createHost(strategy: string, shared: HostShared): Host {
       state.migrate(namespace, migrations);
       return state.database;
     },
-    key: (name: string) => stateKey(shared.stateDir, name),
+    checkDatabase: () => shared.database.get().mustBeSameFile(),
+    key: keysOf(shared.stateDir),
     secretEquals,
     fetch: shared.fetch ?? noOutside,
     purpose: shared.purpose ?? "serve",
   });
+}
+
+function keysOf(stateDir: string): Host["key"] {
+  function key(name: string): Uint8Array;
+  function key(name: string, options: { readonly isMade: boolean }): Uint8Array | null;
+  function key(name: string, options = { isMade: true }): Uint8Array | null {
+    return stateKey(stateDir, name, options);
+  }
+  return key;
 }
 
 function noOutside(): Promise<Response> {

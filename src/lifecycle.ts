@@ -53,6 +53,9 @@ export interface RunningStrategies {
   close(deadlineMs: number): Promise<void>;
 }
 
+/** How long each strategy has to start. */
+const START_MS = 30_000;
+
 /** How long each strategy has to close when another one could not be started. */
 const FAILED_START_CLOSE_MS = 5000;
 
@@ -127,7 +130,8 @@ async function startOne(
       );
       throw new Error(issues.join("; "));
     }
-    const instance = await plugin.init(parsed.data, createHost(name, shared));
+    const starting = Promise.resolve(plugin.init(parsed.data, createHost(name, shared)));
+    const instance = await started(starting);
     const problems = instanceProblems(instance);
     if (problems.length > 0) throw new Error(`plugin ${plugin.name}: ${problems.join("; ")}`);
     return { running: Object.freeze({ name, plugin, instance }), redact };
@@ -139,6 +143,19 @@ async function startOne(
       `strategy ${name} (${use}) cannot start: ${why}`,
       hint === undefined ? undefined : redact(hint),
     );
+  }
+}
+
+/** A strategy that never finishes starting must not leave the operator before a silent terminal. */
+async function started<T>(starting: Promise<T>): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    reject(new Error(`it did not finish starting within ${START_MS / 1000} s`));
+  }, START_MS);
+  try {
+    return await Promise.race([starting, promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -2,12 +2,17 @@
  * The model policy of a route: only listed models may be asked for.
  *
  * Invariant: what cannot be read with one meaning is refused. A compressed body, a body that is not JSON, a `model`
- * that is missing, twice there or no text cannot slip past the list; nor can a header that names another model.
+ * that is missing, twice there or no text cannot slip past the list; nor can a header or a query that names another
+ * model, or a Content-Type under which the same bytes say something else.
  */
 import type { ModelPolicy } from "./config/model.ts";
 import type { StrategyInstance } from "./contract/plugin.ts";
+import { countTopLevelNames } from "./json-names.ts";
 import type { RequestView } from "./request-view.ts";
 import { collectBody } from "./wire/collect.ts";
+
+/** JSON that is called a form and would have more fields than this is not looked through. */
+const MAX_FORM_PARTS = 100_000;
 
 export type ModelRefusal = "model_denied" | "model_unreadable" | "body_too_large";
 
@@ -40,19 +45,53 @@ function knownModels(source: StrategyInstance | null): readonly string[] | null 
   }
 }
 
-/** Every model that the request names; empty when it has no body and no header; `null` when it cannot be told. */
+/** Every model that the request names; empty when it has no body and names none; `null` when it cannot be told. */
 async function askedModels(
   view: RequestView,
   { header, maxBodyBytes }: ModelPolicy,
 ): Promise<readonly string[] | null | "too_large"> {
-  const named = header === null ? [] : view.headers.all(header);
-  if (named.length > 1) return null;
+  const inHeader = header === null ? [] : view.headers.all(header);
+  if (inHeader.length > 1) return null;
+  const named = [...inHeader, ...modelsInQuery(view.query)];
   const body = await readAhead(view, maxBodyBytes);
   if (body === null) return "too_large";
   if (body.length === 0) return named;
   const encodings = view.headers.all("content-encoding").filter((one) => one !== "identity");
-  const model = encodings.length > 0 ? null : modelOf(body);
+  const reading = readingOf(view.headers.all("content-type"));
+  if (encodings.length > 0 || reading === null) return null;
+  const model = modelOf(body, reading === "form");
   return model === null ? null : [...named, model];
+}
+
+/** Some backends take the model from `?model=`. */
+function modelsInQuery(query: string): string[] {
+  return [...new URLSearchParams(query.replaceAll(";", "&"))].flatMap(([name, value]) =>
+    name.toLowerCase() === "model" ? [value] : [],
+  );
+}
+
+/**
+ * How a backend that heeds Content-Type reads the body; `null` when that is not the reading here. In UTF-7, which
+ * body-parser knows, `+ACI-` is a quote. A form is what curl says when it is told nothing, so its JSON still passes.
+ */
+function readingOf(contentTypes: readonly string[]): "json" | "form" | null {
+  const type = contentTypes[0]?.toLowerCase() ?? "";
+  if (contentTypes.length > 1 || type.includes(",") || type.includes("multipart/")) return null;
+  const charsets = type.split("charset").slice(1);
+  if (!charsets.every((rest) => /^ *= *"?(?:utf-?8|us-ascii)"? *(?:;|$)/.test(rest))) return null;
+  return type.includes("form-urlencoded") ? "form" : "json";
+}
+
+/** Whether the text, taken for a form, has or may have a field for the model. */
+function namesModelAsForm(text: string): boolean {
+  const parts = text.split(/[&;]/, MAX_FORM_PARTS);
+  return (
+    parts.length === MAX_FORM_PARTS ||
+    parts.some((part) => {
+      const [name] = new URLSearchParams(part.split("=", 1)[0]).keys();
+      return name !== undefined && /^\s*model\s*(?:\[|$)/i.test(name);
+    })
+  );
 }
 
 async function readAhead(view: RequestView, maxBytes: number): Promise<Uint8Array | null> {
@@ -65,38 +104,21 @@ async function readAhead(view: RequestView, maxBytes: number): Promise<Uint8Arra
 }
 
 /** The one `model` of a JSON object; `null` when there is none, or more than one. */
-function modelOf(bytes: Uint8Array): string | null {
+function modelOf(bytes: Uint8Array, isForm: boolean): string | null {
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     const value: unknown = JSON.parse(text);
     if (typeof value !== "object" || value === null || !("model" in value)) return null;
     const { model } = value;
-    return typeof model === "string" && countTopLevelKey(text, "model") === 1 ? model : null;
+    if (typeof model !== "string" || countTopLevelNames(text, isModel) !== 1) return null;
+    return isForm && namesModelAsForm(text) ? null : model;
   } catch {
     return null;
   }
 }
 
-/** How often a key stands at the top level of valid JSON, in any spelling (`"m\u006fdel"` is `model`) and any case. */
-function countTopLevelKey(json: string, key: string): number {
-  let depth = 0;
-  let count = 0;
-  const tokens = /"(?:[^"\\]|\\.)*"|[{}[\]]/g;
-  for (let match = tokens.exec(json); match !== null; match = tokens.exec(json)) {
-    const [token] = match;
-    if (token === "{" || token === "[") depth += 1;
-    else if (token === "}" || token === "]") depth -= 1;
-    else if (depth === 1 && isKey(json, tokens.lastIndex)) {
-      const name: unknown = JSON.parse(token);
-      // Some parsers match keys without regard to case (Go's encoding/json).
-      if (typeof name === "string" && name.toLowerCase() === key) count += 1;
-    }
-  }
-  return count;
-}
-
-function isKey(json: string, after: number): boolean {
-  const colon = /[ \t\r\n]*:/y;
-  colon.lastIndex = after;
-  return colon.test(json);
+/** Also in other letters (Go's encoding/json), and for those who end a name at a NUL (parsers in C). */
+function isModel(name: string): boolean {
+  const nul = name.indexOf("\0");
+  return (nul === -1 ? name : name.slice(0, nul)).toLowerCase() === "model";
 }

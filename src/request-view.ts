@@ -52,6 +52,8 @@ export class RequestView implements AuthRequest {
   private readonly origin: Origin;
   private readonly publicUrls: readonly string[];
   private hashed: BodyHash | null = null;
+  /** A strategy waits for the client's body, which has deadlines of its own. */
+  isReadingBody = false;
 
   constructor(
     exchange: Exchange,
@@ -84,7 +86,10 @@ export class RequestView implements AuthRequest {
     const source = this.body;
     if (source === null) return hashOf(new Uint8Array());
     if (source instanceof Uint8Array) return hashOf(source);
-    const bytes = await collectBody(source, maxBytes);
+    this.isReadingBody = true;
+    const bytes = await collectBody(source, maxBytes).finally(() => {
+      this.isReadingBody = false;
+    });
     if (bytes === null) return { kind: "too_large" };
     this.body = bytes;
     return hashOf(bytes);

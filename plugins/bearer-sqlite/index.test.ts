@@ -1,7 +1,15 @@
 /** The strategy as a whole: what it reads, what it answers, and what happens when its store is in trouble. */
 import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import type { IssuedToken, Outcome, StrategyInstance, TokenStore } from "gatehouse";
 import { openStateDatabase } from "../../src/store/sqlite.ts";
@@ -337,7 +345,8 @@ describe("a store in trouble", () => {
     for (let page = 12; page < pages; page += 3) bytes.fill(0xa5, page * 4096, (page + 1) * 4096);
     writeFileSync(file(), bytes);
     const state = openStateDatabase(context.host.stateDir);
-    const again = await start({}, { ...context.host, database: state.migrate });
+    const { migrate: database, mustBeSameFile: checkDatabase } = state;
+    const again = await start({}, { ...context.host, database, checkDatabase });
     const seen = { accept: 0, fault: 0, other: 0 };
     for (const { token } of issued) {
       try {
@@ -354,12 +363,36 @@ describe("a store in trouble", () => {
     state.close();
   });
 
-  test("a database with another pepper is refused at the start, and the right one is fine again", async () => {
+  test("a database file that was replaced or removed is a fault until it is back", async () => {
+    const { instance, tokens } = await start();
+    const { token } = await tokens.create({ name: "ci" });
+    expect(ask(instance, bearer(token)).outcome).toBe("accept");
+    const kept = `${file()}.kept`;
+    for (const put of [() => writeFileSync(file(), readFileSync(kept)), () => {}]) {
+      renameSync(file(), kept);
+      put();
+      await Bun.sleep(250);
+      // Twice: a fault that was reported is not over.
+      for (let n = 0; n < 2; n += 1) {
+        expect(() => ask(instance, bearer(token))).toThrow(/gatehouse\.db .* restart the gateway/);
+      }
+      expect(() => instance.isCurrent?.({ id: token.split("_")[1] ?? "" })).toThrow("restart");
+      expect(instance.health?.()).toMatchObject([{ code: "database_replaced" }]);
+      renameSync(kept, file());
+      expect(ask(instance, bearer(token)).outcome).toBe("accept");
+      expect(instance.health?.()).toEqual([]);
+    }
+  });
+
+  test("a database whose pepper is lost or another one is refused at the start, and the right one is fine again", async () => {
     const { instance, tokens } = await start();
     const { token } = await tokens.create({ name: "ci" });
     await instance.close?.();
     const key = join(context.host.stateDir, "pepper.key");
     renameSync(key, `${key}.kept`);
+    await expect(start()).rejects.toThrow("restore pepper.key");
+    expect(existsSync(key)).toBe(false);
+    writeFileSync(key, new Uint8Array(32).fill(7), { mode: 0o600 });
     await expect(start()).rejects.toThrow("restore pepper.key");
     rmSync(key);
     renameSync(`${key}.kept`, key);

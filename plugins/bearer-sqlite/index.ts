@@ -79,7 +79,8 @@ export default definePlugin({
   contract: 1,
   config,
   init(settings, host) {
-    const table = openTokensTable(host.database("bearer_sqlite", MIGRATIONS), host.strategy);
+    const database = host.database("bearer_sqlite", MIGRATIONS);
+    const table = openTokensTable(database, host.strategy, host.checkDatabase);
     try {
       return start(settings, host, table);
     } catch (error) {
@@ -90,7 +91,10 @@ export default definePlugin({
 });
 
 function start(settings: Settings, host: Host, table: TokensTable): StrategyInstance {
-  const digest = keyedHash(host.key("pepper"));
+  // A new one beside old tokens would be wrong, and a restored one would then find its place taken.
+  const pepper = host.key("pepper", { isMade: !table.hasPepperProof() });
+  if (pepper === null) throw new Error(LOST_PEPPER);
+  const digest = keyedHash(pepper);
   checkPepper(table, digest);
   const form = tokenForm(settings.prefix);
   const { clock, log } = host;
@@ -106,7 +110,7 @@ function start(settings: Settings, host: Host, table: TokensTable): StrategyInst
     credentialHeaders: header === undefined ? ["authorization"] : ["authorization", header],
     isCurrent: (identity) => isCurrent(parts, identity),
     tokens: openKeeper({ table, form, clock, lastUsed, digest, changed: rows.drop }),
-    health: () => health(lastUsed),
+    health: () => [...fileHealth(table), ...lastUsedHealth(lastUsed)],
     close() {
       lastUsed.close();
       table.close();
@@ -148,14 +152,23 @@ function challenges(basic: boolean): readonly Challenge[] {
   return basic ? [bearer, { scheme: "Basic", parameters: { charset: "UTF-8" } }] : [bearer];
 }
 
-function health(lastUsed: LastUsed): readonly Condition[] {
+function fileHealth(table: TokensTable): readonly Condition[] {
+  try {
+    table.mustBeSameFile();
+    return [];
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    return [{ code: "database_replaced", severity: "error", text }];
+  }
+}
+
+function lastUsedHealth(lastUsed: LastUsed): readonly Condition[] {
   if (!lastUsed.isFailing()) return [];
   return [
     {
       code: "last_used_not_written",
       severity: "warning",
       text: "The times of last use cannot be written to the state database; they are kept in memory.",
-      next: "gatehouse doctor",
     },
   ];
 }
@@ -166,6 +179,9 @@ function keyedHash(pepper: Uint8Array): (token: string) => Uint8Array {
   return (token) => keyed.copy().update(token).digest();
 }
 
+const LOST_PEPPER =
+  "the tokens in the state database were made with another pepper: restore pepper.key from the backup of this database";
+
 /**
  * A lost pepper would turn every token into a wrong one, one request at a time. The hash of a text that can be no
  * token (it has spaces) is kept beside the tokens and tells at the start.
@@ -173,7 +189,5 @@ function keyedHash(pepper: Uint8Array): (token: string) => Uint8Array {
 function checkPepper(table: TokensTable, digest: (token: string) => Uint8Array): void {
   const proof = digest("proof of the pepper");
   if (timingSafeEqual(table.pepperProof(proof), proof)) return;
-  throw new Error(
-    "the tokens in the state database were made with another pepper: restore pepper.key from the backup of this database",
-  );
+  throw new Error(LOST_PEPPER);
 }

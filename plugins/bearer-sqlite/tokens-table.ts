@@ -70,8 +70,13 @@ export interface TokensTable {
   byId(id: string): StoredToken | null;
   /** The imported token of this keyed hash. */
   byForeignDigest(digest: Uint8Array): StoredToken | null;
-  /** Another number whenever another connection has committed something, to any table. */
+  /**
+   * Another number whenever another connection has committed something, to any table.
+   * @throws when that could not be seen, because others have another file by now
+   */
   version(): number;
+  /** @throws when the file was replaced */
+  mustBeSameFile(): void;
   record(id: string): TokenRecord | null;
   /** Ids of the tokens of this name that are not revoked, oldest first, at most 20. */
   liveIdsByName(name: string): readonly string[];
@@ -86,6 +91,7 @@ export interface TokensTable {
   touch(id: string, atMs: number): void;
   /** The proof of the pepper that the digests were made with; keeps `proof` when there is none yet. */
   pepperProof(proof: Uint8Array): Uint8Array;
+  hasPepperProof(): boolean;
   /** Takes the write lock first, so that what `work` reads cannot change under it. */
   transaction<T>(work: () => T): T;
   /** Runs `work` with no waiting for locks and without waiting for the disk. */
@@ -114,13 +120,19 @@ type RecordRow = Omit<TokenRecord, "scopes" | "foreign"> & {
  * Prepares the statements. The types of the rows are not checked again at run time: the tables are STRICT, and
  * what is read wrong from a damaged file is an error of SQLite or of the comparison, never an acceptance.
  */
-export function openTokensTable(database: Database, strategy: string): TokensTable {
+export function openTokensTable(
+  database: Database,
+  strategy: string,
+  mustBeSameFile: () => void = () => {},
+): TokensTable {
   const statements = prepareAll(database);
   const immediate = database.transaction((work: () => unknown) => work()).immediate;
   return {
     byId: (id) => statements.byId.get(id, strategy),
     byForeignDigest: (digest) => statements.byForeignDigest.get(strategy, digest),
+    mustBeSameFile,
     version() {
+      mustBeSameFile();
       const row = statements.version.get();
       if (row === null) throw new Error("the database does not say its version");
       return row.data_version;
@@ -141,6 +153,7 @@ export function openTokensTable(database: Database, strategy: string): TokensTab
     touch(id, atMs) {
       statements.touch.run(id, atMs);
     },
+    hasPepperProof: () => statements.pepper.get() !== null,
     pepperProof(proof) {
       const known = statements.pepper.get();
       if (known !== null) return known.proof;

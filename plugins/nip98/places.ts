@@ -36,7 +36,10 @@ export function ownPlace(database: Database, host: Host): MembersPlace {
   return {
     table,
     configSource: "config",
-    find: (pubkey) => table.find(pubkey),
+    find(pubkey) {
+      host.checkDatabase();
+      return table.find(pubkey);
+    },
     read: (work) => work(),
     write: (work) => database.transaction(work).immediate(),
     close: () => table.close(),
@@ -75,11 +78,18 @@ function placeIn(path: string, database: Database, host: Host): MembersPlace {
         database.run("PRAGMA busy_timeout = 0");
       }
     });
+  const opened = fileAt(path);
   let isOpen = true;
   return {
     table,
     configSource: "env",
-    find: (pubkey) => findNow(table, pubkey),
+    find(pubkey) {
+      host.checkDatabase();
+      if (fileAt(path) !== opened) {
+        throw new Error(`database ${path} is not the file that was opened: restart the gateway`);
+      }
+      return findNow(table, pubkey);
+    },
     read: waiting,
     write: (work) => waiting(() => database.transaction(work).immediate()),
     close() {
@@ -89,6 +99,12 @@ function placeIn(path: string, database: Database, host: Host): MembersPlace {
       database.close(false);
     },
   };
+}
+
+/** Device and number of the file; empty when there is none. */
+function fileAt(path: string): string {
+  const status = statSync(path, { throwIfNoEntry: false });
+  return status === undefined ? "" : `${status.dev}:${status.ino}`;
 }
 
 /** At once when nobody holds the lock, else later, without standing in the way of others. */

@@ -136,6 +136,22 @@ describe("token create", () => {
     expect(Math.abs(inMs - DAY_MS)).toBeLessThan(60_000);
   });
 
+  test("a token that cannot be written out is named, with what to do", async () => {
+    const full = {
+      ...context(),
+      out() {
+        throw new Error("ENOSPC: no space left on device, write");
+      },
+    };
+    const refused = await refusal(() => tokenCreate(full, { config, name: "ci" }));
+    expect(refused.exitCode).toBe(EXIT.failure);
+    expect(refused.message).toContain("the new token of ci (id ");
+    expect(refused.message).toEndWith("cannot be written: ENOSPC: no space left on device, write");
+    const [, id] = /token rotate (\w{12})$/.exec(refused.hint ?? "") ?? [];
+    await tokenRotate(context(), { config, idOrName: id ?? "" });
+    expect(out).toStartWith(`gate_${id}_`);
+  });
+
   test("every option arrives in the record", async () => {
     const options = {
       config,

@@ -6,7 +6,7 @@
  */
 import { systemClock } from "../clock.ts";
 import type { IssuedToken, TokenRecord } from "../contract/tokens.ts";
-import { EXIT, type ExitCode, OperatorError } from "../errors.ts";
+import { EXIT, type ExitCode, errorMessage, OperatorError } from "../errors.ts";
 import { type OpenedStrategy, openStrategy } from "../lifecycle.ts";
 import type { CliContext, CommonOptions } from "./context.ts";
 import {
@@ -183,8 +183,17 @@ function printIssued(
   issued: IssuedToken,
   what: string,
 ): void {
-  context.out(options.json ? json(issuedJson(issued)) : `${issued.token}\n`);
   const { record } = issued;
+  try {
+    context.out(options.json ? json(issuedJson(issued)) : `${issued.token}\n`);
+  } catch (error) {
+    // A full disk behind `> file`: the token is valid, and nobody has it.
+    throw new OperatorError(
+      EXIT.failure,
+      `the new token of ${label(record)} cannot be written: ${errorMessage(error)}`,
+      `Nobody has it now. Make another one for the same id: gatehouse token rotate ${record.id}`,
+    );
+  }
   const expiry = record.expiresAtMs === null ? "" : ` It expires ${timeText(record.expiresAtMs)}.`;
   context.err(`Token ${label(record)} ${what}.${expiry} It is shown only this once.\n`);
 }

@@ -150,7 +150,8 @@ export function parseTrustedPeer(text: string): Parsed<TrustedPeer> {
 
 /** `/0`, and the IPv6 networks in which every IPv4 address appears (RFC 4291 section 2.5.5.2). */
 function takesInEveryone(address: string, prefix: number, family: number): boolean {
-  if (prefix === 0) return true;
+  // Two halves are everyone as well; the widest private networks are 10.0.0.0/8 and fc00::/7.
+  if (prefix < (family === 6 ? 7 : 8)) return true;
   if (family !== 6 || prefix > 96) return false;
   const network = new BlockList();
   network.addSubnet(address, prefix, "ipv6");

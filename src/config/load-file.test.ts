@@ -1,9 +1,10 @@
 /** Files that are no configuration: each is refused with its place and what to do, quickly. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, symlinkSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { document, loadTestPlugin, loadText, tempDir } from "../../test/support/config.ts";
 import { loadConfig } from "./load.ts";
+import { readSource } from "./source.ts";
 import { parseYaml } from "./yaml.ts";
 
 const directory = tempDir();
@@ -23,7 +24,7 @@ describe("a file that", () => {
       line: 0,
       column: 0,
       message: `${directory.path}/nope.yaml does not exist`,
-      hint: "pass -c FILE, or write one with `gatehouse init`",
+      hint: "pass -c FILE; config.example.yaml shows one",
     });
   });
 
@@ -32,7 +33,7 @@ describe("a file that", () => {
     expect(message).toContain(`${directory.path}/gatehouse.yaml, ${directory.path}/config.yaml`);
     expect(message).toContain("/nonexistent/home/.config/gatehouse/config.yaml");
     expect(message).toContain("/etc/gatehouse/config.yaml");
-    expect(hint).toContain("gatehouse init");
+    expect(hint).toContain("config.example.yaml");
   });
 
   test("is a directory is refused", async () => {
@@ -97,6 +98,16 @@ describe("a file that", () => {
   ])("has nothing in it (%s) is refused", async (name, text) => {
     directory.write(`${name}.yaml`, text);
     expect((await issueOf(`${name}.yaml`)).message).toBe("the file is empty");
+  });
+
+  test("every user may replace is refused, but not in a sticky directory", async () => {
+    const file = directory.write("shared/file.yaml", document());
+    chmodSync(dirname(file), 0o777);
+    const { message, hint } = await issueOf("shared/file.yaml");
+    expect(message).toContain("every user can put another file in its place");
+    expect(hint).toBe(`chmod o-w ${dirname(file)}`);
+    chmodSync(dirname(file), 0o1777);
+    expect(readSource(file)).toEqual({ text: document() });
   });
 
   test("every user may change is refused", async () => {

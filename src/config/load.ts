@@ -100,7 +100,7 @@ export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
   }
   if (!yaml.isUsable) return { ...none, issues: report.list() };
   if (yaml.value === null || yaml.value === undefined) {
-    report.addAt(1, 1, "the file is empty", "write one with `gatehouse init`");
+    report.addAt(1, 1, "the file is empty", "config.example.yaml shows one");
     return { ...none, issues: report.list() };
   }
   const configDir = file === null ? options.cwd : dirname(file);
@@ -144,7 +144,7 @@ function sourceOf({ text, env, cwd }: LoadOptions, file: string | null): Source 
   if (file !== null) return readSource(file);
   const searched = findConfigFile({ env, cwd }).searched.join(", ");
   const message = `no configuration file: looked for ${searched}`;
-  const hint = "pass -c FILE, or write one with `gatehouse init`";
+  const hint = "pass -c FILE; config.example.yaml shows one";
   return { problem: { message, hint, line: 0, column: 0 } };
 }
 

@@ -177,6 +177,13 @@ test.each([
     ["server.trusted_proxies[0]: this trusts every client to say who it is"],
   ],
   [
+    "server: { trusted_proxies: [0.0.0.0/1, 128.0.0.0/1] }",
+    [
+      "server.trusted_proxies[0]: this trusts every client to say who it is",
+      "server.trusted_proxies[1]: this trusts every client to say who it is",
+    ],
+  ],
+  [
     "server: { public_url: [https://a.x, b.x] }",
     ["server.public_url[1]: expected http://host:port or https://host"],
   ],

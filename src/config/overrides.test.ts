@@ -154,3 +154,10 @@ test("a flag with a bad value is reported as coming from the command line", asyn
     "server.listen: set by the command line: expected host:port, [ipv6]:port, :port or unix:/path",
   ]);
 });
+
+test("where the file has a list in place of a map, only that is reported", async () => {
+  const overrides = { "server.listen": "127.0.0.1:0" };
+  expect(await problemsOf("- a", { overrides })).toEqual([
+    expect.stringContaining("expected a map (key: value), found a list"),
+  ]);
+});

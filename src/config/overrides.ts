@@ -137,7 +137,8 @@ function keyFor(
   if (matches.length > 1) {
     return { message: `it could mean ${matches.join(" or ")}`, hint: "write it in the file" };
   }
-  if (key !== undefined) return Array.isArray(part) ? Number(key) : key;
+  // A list where a map belongs keeps its name, so that the mistake in the file is what is reported.
+  if (key !== undefined) return Array.isArray(part) && fixed.length === 0 ? Number(key) : key;
   // Headers may be new; a new upstream or strategy, or a new route, is much rather a slip of the pen.
   const isOpen = path.length > 1 && fixed.length === 0 && !Array.isArray(part);
   if (isOpen && schemas.some((one) => childSchemas(one, name).length > 0)) {

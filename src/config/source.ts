@@ -3,7 +3,16 @@
  *
  * Invariant: never more than 1 MiB is read, whatever the file says its size is, and only valid UTF-8 comes out.
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
+import { dirname } from "node:path";
 import { errorCode } from "../errors.ts";
 
 /** Far above any configuration written by people. */
@@ -21,7 +30,7 @@ export interface SourceProblem {
 export type Source = { readonly text: string } | { readonly problem: SourceProblem };
 
 const REASONS: Readonly<Record<string, readonly [string, string]>> = {
-  ENOENT: ["does not exist", "pass -c FILE, or write one with `gatehouse init`"],
+  ENOENT: ["does not exist", "pass -c FILE; config.example.yaml shows one"],
   ENOTDIR: ["does not exist", "a part of its path is not a directory"],
   EACCES: ["may not be read", "give the user that runs Gatehouse read access to it"],
   EPERM: ["may not be read", "give the user that runs Gatehouse read access to it"],
@@ -33,13 +42,24 @@ const REASONS: Readonly<Record<string, readonly [string, string]>> = {
 export function readSource(path: string): Source {
   let descriptor: number | undefined;
   try {
-    descriptor = openSync(path, "r");
+    // NONBLOCK: opening a pipe must not wait for somebody to write to it.
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const status = fstatSync(descriptor);
     if (status.isDirectory()) return unreadable(path, "EISDIR");
+    if (status.isFIFO() || status.isSocket()) {
+      return refused(`${path} is a pipe`, "name a file");
+    }
     if (status.isFile() && (status.mode & 0o002) !== 0) {
       return refused(
         `${path} can be changed by every user (mode ${(status.mode & 0o777).toString(8)})`,
         `chmod o-w ${path}`,
+      );
+    }
+    const directory = status.isFile() ? openDirectory(path) : null;
+    if (directory !== null) {
+      return refused(
+        `every user can put another file in its place in ${directory}`,
+        `chmod o-w ${directory}`,
       );
     }
     return decodeSource(readAtMost(descriptor, MAX_CONFIG_BYTES + 1));
@@ -48,6 +68,15 @@ export function readSource(path: string): Source {
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
   }
+}
+
+/**
+ * The directory of the file, or of the link to it, when others may replace what is in it: the same as changing the
+ * file. With the sticky bit (as on /tmp) they cannot.
+ */
+function openDirectory(path: string): string | null {
+  const directories = [dirname(path), dirname(realpathSync(path))];
+  return directories.find((one) => (statSync(one).mode & 0o1002) === 0o002) ?? null;
 }
 
 /** Bytes to text; refuses more than 1 MiB, invalid UTF-8 and control characters that YAML forbids. */

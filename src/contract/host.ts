@@ -49,11 +49,19 @@ export interface Host {
    */
   database(namespace: string, migrations: readonly Migration[]): Database;
   /**
+   * Call before relying on what the state database says about the way of a request: whoever restores a backup
+   * under a running gateway changes one file while the gateway reads another. Looks at most every 200 ms.
+   * @throws when the file at the path is not the one that was opened
+   */
+  checkDatabase(): void;
+  /**
    * A 32-byte key that belongs to this gateway, made on first use and kept in the state directory with mode
    * 0600, outside the database. The same name always yields the same key.
    * @throws when the file exists with other permissions or another length
    */
   key(name: string): Uint8Array;
+  /** The same; with `isMade: false` a key that is not there is `null` and none is made. */
+  key(name: string, options: { readonly isMade: boolean }): Uint8Array | null;
   /** Compares in a time that does not depend on where the texts differ. */
   secretEquals(a: string, b: string): boolean;
   /**

@@ -29,13 +29,24 @@ const KEY_BYTES = 32;
  * @throws OperatorError when the file is open to others, not ours or not 32 bytes long
  * @throws TypeError when `name` is not a lower-case slug
  */
-export function stateKey(stateDir: string, name: string): Uint8Array {
+export function stateKey(stateDir: string, name: string): Uint8Array;
+/** The same; with `isMade: false` a key that is not there is `null` and none is made. */
+export function stateKey(
+  stateDir: string,
+  name: string,
+  options: { readonly isMade: boolean },
+): Uint8Array | null;
+export function stateKey(
+  stateDir: string,
+  name: string,
+  options: { readonly isMade: boolean } = { isMade: true },
+): Uint8Array | null {
   if (!/^[a-z][a-z0-9_-]{0,62}$/.test(name))
     throw new TypeError("a key's name is a lower-case slug");
   prepareStateDir(stateDir);
   const path = join(stateDir, `${name}.key`);
   const existing = readKey(path);
-  if (existing !== null) return existing;
+  if (existing !== null || !options.isMade) return existing;
   makeKey(stateDir, path);
   const made = readKey(path);
   if (made === null)

@@ -11,6 +11,7 @@ import { systemClock } from "../clock.ts";
 import type { Clock, Migration } from "../contract/host.ts";
 import { EXIT, errorCode, errorMessage, OperatorError } from "../errors.ts";
 import { firstValue, migrate, takeIntoUse } from "./migrations.ts";
+import { sameFile } from "./same-file.ts";
 import { checkPrivateFile, prepareStateDir } from "./state-dir.ts";
 
 /** The open state database. */
@@ -25,6 +26,8 @@ export interface StateDatabase {
    * @throws OperatorError when the file has steps that are not in `migrations`
    */
   migrate(namespace: string, migrations: readonly Migration[]): Database;
+  /** @throws StateDatabaseReplaced when another file, or none, lies at the path by now */
+  mustBeSameFile(): void;
   /** Idempotent. */
   close(): void;
 }
@@ -60,6 +63,7 @@ export function openStateDatabase(stateDir: string, options: OpenOptions = {}): 
   return {
     path,
     database,
+    mustBeSameFile: sameFile(database),
     migrate(namespace, migrations) {
       explaining(path, () => migrate(database, clock, namespace, migrations));
       return database;
@@ -98,7 +102,7 @@ const PROBLEMS = [
     codes: /^SQLITE_(NOTADB|CORRUPT)/,
     exitCode: EXIT.failure,
     text: "is damaged",
-    hint: "Keep a copy of the file with its -wal beside it, then restore a backup: gatehouse restore FILE",
+    hint: "Keep a copy of the file with its -wal beside it, then put a backup in its place.",
   },
   {
     codes: /^SQLITE_(BUSY|LOCKED|PROTOCOL)/,

@@ -88,6 +88,8 @@ export class ServerConnection implements SocketOwner {
   private hasServed = false;
   /** When the state's deadline started to count. */
   private sinceMs: number;
+  /** When the wait for a head began; empty lines before one do not begin it anew. */
+  private waitingSinceMs: number;
   private lastQueuedBytes = 0;
   private lingeringSinceMs = 0;
 
@@ -107,6 +109,7 @@ export class ServerConnection implements SocketOwner {
     this.limits = wiring.limits;
     this.onGone = wiring.onGone;
     this.sinceMs = performance.now();
+    this.waitingSinceMs = this.sinceMs;
   }
 
   /** No request is under way and none has begun. */
@@ -268,6 +271,7 @@ export class ServerConnection implements SocketOwner {
     this.hasServed = true;
     this.state = "waiting";
     this.sinceMs = performance.now();
+    this.waitingSinceMs = this.sinceMs;
     if (this.isDraining) {
       this.close(false);
       return;
@@ -350,20 +354,20 @@ export class ServerConnection implements SocketOwner {
     const body = this.exchange?.body;
     if (body?.isTooSlow(nowMs, this.limits.pace)) body.break("too_slow");
     const forMs = nowMs - this.sinceMs;
-    if (this.state === "waiting") this.tickWaiting(forMs);
+    if (this.state === "waiting") this.tickWaiting(nowMs);
     else if (this.state === "lingering") {
       this.tickLingering(nowMs);
       this.tickSending(forMs);
     } else this.tickSending(forMs);
   }
 
-  private tickWaiting(forMs: number): void {
+  private tickWaiting(nowMs: number): void {
     if (this.pending !== null) {
-      if (forMs > this.limits.headTimeoutMs) this.refuse("request_timeout");
+      if (nowMs - this.sinceMs > this.limits.headTimeoutMs) this.refuse("request_timeout");
     } else {
       // Who has never asked for anything gets the time of a head, not of a kept connection.
       const allowedMs = this.hasServed ? this.limits.keepAliveMs : this.limits.headTimeoutMs;
-      if (forMs > allowedMs) this.close(false);
+      if (nowMs - this.waitingSinceMs > allowedMs) this.close(false);
     }
   }
 

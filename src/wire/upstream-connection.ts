@@ -180,7 +180,8 @@ export class UpstreamConnection implements SocketOwner, BodySink {
       return;
     }
     if (framing.kind === "length" && rest.length >= framing.length) {
-      this.deliverWhole(head, rest.subarray(0, framing.length), rest.length === framing.length);
+      const isClean = rest.length === framing.length;
+      this.deliverWhole(head, isClean ? rest : rest.subarray(0, framing.length), isClean);
       return;
     }
     this.streamBody(head, framing, rest);

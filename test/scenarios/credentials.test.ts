@@ -314,6 +314,18 @@ describeBoth("credentials", (start) => {
       }
       expect(gateway.logs()).not.toContain("sesame");
     });
+
+    test.each([
+      ["nothing", "no outcome"],
+      ["odd", "outcome is none of absent, unknown, accept, reject"],
+      ["nobody", "accept without an identity"],
+      ["bare", "accept with an identity that is none"],
+      ["reject:because", "reject with a reason that is none"],
+    ])("the log says how a strategy broke the contract: %s", async (mood, why) => {
+      await refused("/last/x", `X-Mood: ${mood}\r\n`, 503, "strategy_fault");
+      const said = () => gateway.events("request.fault").map(({ error }) => error);
+      await eventually("it is logged", () => said().includes(`ContractBreach: ${why}`));
+    });
   });
 
   describe("what an identity may do", () => {

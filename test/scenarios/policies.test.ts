@@ -16,12 +16,15 @@ import { OK_RESPONSE, raw, rawUpstream, valuesOf } from "../support/raw.ts";
 
 const BEARER = `Authorization: Bearer ${OPS_TOKEN}\r\n`;
 
+const FORM = "Content-Type: application/x-www-form-urlencoded\r\n";
+
 const ROUTES = `
   - { match: { path: /signed/** }, access: [ops], refuse: [bearer, Basic], upstream: api }
   - match: { path: /v1/** }
     access: [ops]
     upstream: api
     models: { allow: [small, medium], header: x-model, max_body: 64KiB }
+  - { match: { path: /large/** }, access: [ops], upstream: api, models: { allow: [small] } }
   - { match: { path: /open/** }, access: [ops], upstream: api, models: { allow: [small], fail_open: true } }
   - { match: { path: /tagged }, access: [ops], upstream: api, response_headers: { x-accel-buffering: "no" } }
   - { match: { path: /kept }, access: [ops], upstream: api, forward_credential: [ops] }
@@ -80,6 +83,8 @@ describeBoth("policies of a route", (start) => {
     ["an allowed model among other keys", '{"a":{"model":"huge"},"model" : "medium"}', ""],
     ["no body at all", "", ""],
     ["no body and an allowed header", "", "X-Model: small\r\n"],
+    ["JSON that curl calls a form", '{"model":"small"}', FORM],
+    ["JSON in UTF-8", '{"model":"small"}', 'Content-Type: application/json; charset="UTF-8"\r\n'],
   ])("%s passes, byte for byte", async (_, body, lines) => {
     expect((await post("/v1/chat", body, BEARER + lines)).statuses).toEqual([200]);
     expect(upstream.seen[0]?.body).toBe(body);
@@ -112,9 +117,42 @@ describeBoth("policies of a route", (start) => {
     ["bytes that are no UTF-8", '{"model":"small","x":"\xff"}', ""],
     ["a compressed body", gzipSync('{"model":"small"}'), "Content-Encoding: gzip\r\n"],
     ["a body that only says it is compressed", '{"model":"small"}', "Content-Encoding: br\r\n"],
+    ["two models, one cut off by a NUL", '{"model":"small","model\\u0000":"huge"}', ""],
+    ["another model when read as a form", '{"model":"small","x":"&mod%65l=huge&"}', FORM],
+    [
+      "another model when read as UTF-7",
+      '{"model":"small","x":"+ACI-,+ACI-model+ACI-:+ACI-huge"}',
+      "Content-Type: application/json; charset=utf-7\r\n",
+    ],
+    ["a part of many", '{"model":"small"}', "Content-Type: multipart/form-data; boundary=x\r\n"],
+    ["two types", '{"model":"small"}', `Content-Type: application/json\r\n${FORM}`],
     ["two model headers", '{"model":"small"}', "X-Model: small\r\nX-Model: small\r\n"],
   ])("%s cannot be read with one meaning and is refused", async (_, body, lines) => {
     await refused(post("/v1/chat", body, BEARER + lines), 403, "model_unreadable");
+  });
+
+  test("a second model behind millions of characters is found", async () => {
+    const body = `{"model":"small","x":"${"x".repeat(5_000_000)}","Model":"huge"}`;
+    await refused(post("/large/chat", body), 403, "model_unreadable");
+  });
+
+  test("what is asked for inside a tunnel cannot be seen: a handshake is refused", async () => {
+    const head = `GET /v1/chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${BEARER}`;
+    const key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    await refused(raw(gateway.address, head + key), 403, "model_unreadable");
+  });
+
+  test("a model in the query is looked at", async () => {
+    await refused(post("/v1/chat?a&MODEL=huge", ""), 403, "model_denied");
+    expect((await post("/v1/chat?model=small", '{"model":"medium"}')).statuses).toEqual([200]);
+  });
+
+  test("the model header passes in the spelling that was looked at", async () => {
+    const lines = "X-Model: small\r\nX.Model: huge\r\nX!Model: huge\r\n";
+    expect((await post("/v1/chat", "", BEARER + lines)).statuses).toEqual([200]);
+    expect(upstream.seen[0]?.fields.filter(([name]) => name.includes("model"))).toEqual([
+      ["x-model", "small"],
+    ]);
   });
 
   test("a chunked body is read as well", async () => {

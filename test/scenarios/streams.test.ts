@@ -198,6 +198,21 @@ describeBoth("Deadlines for clients", (start) => {
     expect(upstream.seen).toEqual([]);
   });
 
+  test.each([
+    ["empty lines", ["\r\n"]],
+    ["empty lines in halves", ["\r", "\n"]],
+  ])("%s before a request do not put off its deadline", async (_, pieces) => {
+    const upstream = upstreamOf();
+    const gateway = await gatewayTo(start, upstream.address, tight("head_timeout: 300ms"));
+    const client = await openRaw(gateway.address);
+    let sent = 0;
+    const drip = setInterval(() => client.send(pieces[sent++ % pieces.length] ?? ""), 100);
+    const answer = await client.read();
+    clearInterval(drip);
+    expect(answer.closed).toBe(true);
+    expect(upstream.seen).toEqual([]);
+  });
+
   test("a request body that stops is 408, and the upstream's call is broken off", async () => {
     const upstream = upstreamOf(() => {});
     const gateway = await gatewayTo(start, upstream.address, tight("body_timeout: 300ms"));
