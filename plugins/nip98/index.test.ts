@@ -1,5 +1,7 @@
 /** The strategy as a whole: the order of its questions, replay, payload, and what other processes do meanwhile. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { renameSync } from "node:fs";
+import { join } from "node:path";
 import type { Outcome, RejectReason, StrategyInstance } from "gatehouse";
 import { getToken } from "nostr-tools/nip98";
 import { type EventTemplate, finalizeEvent } from "nostr-tools/pure";
@@ -450,3 +452,17 @@ function inProcess(header: string): string {
     ALICE.npub,
   );
 }
+
+test("a state database that was replaced or removed is a fault until it is back", async () => {
+  const instance = start();
+  expect(await said(instance, by(ALICE))).toBe("accept");
+  const file = join(context.host.stateDir, "gatehouse.db");
+  renameSync(file, `${file}.kept`);
+  // It is looked for at most every 200 ms.
+  await Bun.sleep(250);
+  for (let n = 0; n < 2; n += 1) {
+    await expect(said(instance, by(ALICE))).rejects.toThrow("restart the gateway");
+  }
+  renameSync(`${file}.kept`, file);
+  expect(await said(instance, by(ALICE))).toBe("accept");
+});
