@@ -37,6 +37,9 @@ interface Trace {
   readonly withHelpers: Memory;
 }
 
+/** Between the last request and the reading. */
+const REST_MS = 2000;
+
 /** After 100,000 requests, beside every peer. */
 export async function run(lab: Lab): Promise<void> {
   const recipes = [
@@ -48,7 +51,9 @@ export async function run(lab: Lab): Promise<void> {
     caddyForwardAuth,
   ];
   const traces = await traceAll(lab, recipes, 1);
-  console.log(`MB (10^6 bytes) resident after ${STEP} requests over ${CONNECTIONS} connections\n`);
+  console.log(
+    `MB (10^6 bytes) resident ${REST_MS / 1000} s after ${STEP} requests over ${CONNECTIONS} connections\n`,
+  );
   printTable(
     ["contender", "ratio", "after", "of it anonymous", "peak", "before", "with auth service"],
     traces.map(({ name, before, after, withHelpers }) => [
@@ -110,6 +115,8 @@ async function trace(load: Load, contender: Contender, steps: number): Promise<T
   for (let step = 0; step < steps; step += 1) {
     const { wrong, complaint } = await load.go(STEP);
     if (wrong > 0) throw new WrongAnswer(`${contender.name}: ${wrong} wrong: ${complaint}`);
+    // What a burst leaves is given back once nobody asks any more; every contender gets the same rest.
+    await Bun.sleep(REST_MS);
     after.push(memoryOf(contender.own()));
   }
   return { name: contender.name, before, after, withHelpers: memoryOf(contender.all()) };
