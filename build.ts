@@ -165,8 +165,6 @@ async function build(job: Job, identity: Identity, sourcemap: boolean): Promise<
       },
       compile: {
         outfile,
-        // A quarter less memory at the same CPU time per request; docs/performance.md has both.
-        execArgv: ["--smol"],
         ...(job.runtime === null ? {} : { target: job.runtime }),
         autoloadDotenv: false,
         autoloadBunfig: false,
