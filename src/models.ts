@@ -9,7 +9,6 @@ import type { ModelPolicy } from "./config/model.ts";
 import type { StrategyInstance } from "./contract/plugin.ts";
 import { countTopLevelNames } from "./json-names.ts";
 import type { RequestView } from "./request-view.ts";
-import { collectBody } from "./wire/collect.ts";
 
 /** JSON that is called a form and would have more fields than this is not looked through. */
 const MAX_FORM_PARTS = 100_000;
@@ -53,7 +52,7 @@ async function askedModels(
   const inHeader = header === null ? [] : view.headers.all(header);
   if (inHeader.length > 1) return null;
   const named = [...inHeader, ...modelsInQuery(view.query)];
-  const body = await readAhead(view, maxBodyBytes);
+  const body = await view.wholeBody(maxBodyBytes);
   if (body === null) return "too_large";
   if (body.length === 0) return named;
   const encodings = view.headers.all("content-encoding").filter((one) => one !== "identity");
@@ -92,15 +91,6 @@ function namesModelAsForm(text: string): boolean {
       return name !== undefined && /^\s*model\s*(?:\[|$)/i.test(name);
     })
   );
-}
-
-async function readAhead(view: RequestView, maxBytes: number): Promise<Uint8Array | null> {
-  const { body } = view;
-  if (body === null) return new Uint8Array();
-  const bytes = body instanceof Uint8Array ? body : await collectBody(body, maxBytes);
-  if (bytes === null || bytes.length > maxBytes) return null;
-  view.body = bytes;
-  return bytes;
 }
 
 /** The one `model` of a JSON object; `null` when there is none, or more than one. */

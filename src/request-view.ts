@@ -78,21 +78,27 @@ export class RequestView implements AuthRequest {
   }
 
   async bodyHash(maxBytes: number): Promise<BodyHash> {
-    this.hashed ??= await this.readBody(maxBytes);
+    if (this.hashed === null) {
+      const bytes = await this.wholeBody(maxBytes);
+      this.hashed = bytes === null ? { kind: "too_large" } : hashOf(bytes);
+    }
     return this.hashed;
   }
 
-  private async readBody(maxBytes: number): Promise<BodyHash> {
+  /**
+   * The body read ahead, to be forwarded from memory; empty when there is none, `null` when it is larger than
+   * `maxBytes`. @throws BodyReadError when the client broke it off
+   */
+  async wholeBody(maxBytes: number): Promise<Uint8Array | null> {
     const source = this.body;
-    if (source === null) return hashOf(new Uint8Array());
-    if (source instanceof Uint8Array) return hashOf(source);
+    if (source === null) return new Uint8Array();
+    if (source instanceof Uint8Array) return source.length > maxBytes ? null : source;
     this.isReadingBody = true;
     const bytes = await collectBody(source, maxBytes).finally(() => {
       this.isReadingBody = false;
     });
-    if (bytes === null) return { kind: "too_large" };
-    this.body = bytes;
-    return hashOf(bytes);
+    if (bytes !== null) this.body = bytes;
+    return bytes;
   }
 }
 

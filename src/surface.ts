@@ -10,7 +10,6 @@ import type { Surface, SurfaceCaller } from "./contract/plugin.ts";
 import type { Upstream } from "./forward.ts";
 import type { RequestView } from "./request-view.ts";
 import { startWhole } from "./whole-call.ts";
-import { collectBody } from "./wire/collect.ts";
 import type { Exchange, Reply } from "./wire/exchange.ts";
 
 /** Largest request body of a surface; over it 413. */
@@ -33,7 +32,7 @@ export type SurfaceAnswer =
 
 /** Asks the handler. @throws what the handler throws, or BodyReadError */
 export async function askSurface(call: SurfaceCall): Promise<SurfaceAnswer> {
-  const body = await wholeBody(call.view);
+  const body = await call.view.wholeBody(MAX_REQUEST_BYTES);
   if (body === null) return { kind: "too_large" };
   const { upstream } = call;
   const response = await call.surface.handle(requestOf(call, body), {
@@ -41,13 +40,6 @@ export async function askSurface(call: SurfaceCall): Promise<SurfaceAnswer> {
     upstream: upstream === null ? null : (request) => askUpstream(call, upstream, request),
   });
   return { kind: "reply", reply: await replyOf(response, call) };
-}
-
-async function wholeBody(view: RequestView): Promise<Uint8Array | null> {
-  const { body } = view;
-  if (body === null) return new Uint8Array();
-  if (body instanceof Uint8Array) return body.length > MAX_REQUEST_BYTES ? null : body;
-  return collectBody(body, MAX_REQUEST_BYTES);
 }
 
 function requestOf({ exchange, view }: SurfaceCall, body: Uint8Array): Request {
