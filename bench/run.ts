@@ -17,6 +17,7 @@ import { run as start } from "./start.ts";
 import { run as streams } from "./streams.ts";
 import { canReadProcesses, installed, type Lab, openLab } from "./support.ts";
 import { run as tls } from "./tls.ts";
+import { run as valkeyHash } from "./valkey-hash.ts";
 
 interface Bench {
   readonly name: string;
@@ -54,6 +55,12 @@ const BENCHES: readonly Bench[] = [
     about: "after 1,000,000 requests; takes minutes",
     isLinuxOnly: true,
     run: memoryMillion,
+  },
+  {
+    name: "valkey-hash",
+    about: "a token kept in Valkey, warm and cold, among few and many",
+    isLinuxOnly: false,
+    run: valkeyHash,
   },
   {
     name: "token-lookup",

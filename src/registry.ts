@@ -8,7 +8,14 @@ import bearerSqlite from "../plugins/bearer-sqlite/index.ts";
 import nip98 from "../plugins/nip98/index.ts";
 import routstrd from "../plugins/routstrd/index.ts";
 import staticEnv from "../plugins/static-env/index.ts";
+import valkeyHash from "../plugins/valkey-hash/index.ts";
 import type { Plugin } from "./contract/plugin.ts";
 
 /** Every plugin that is part of the executable. */
-export const bundledPlugins: readonly Plugin[] = [staticEnv, bearerSqlite, nip98, routstrd];
+export const bundledPlugins: readonly Plugin[] = [
+  staticEnv,
+  bearerSqlite,
+  nip98,
+  valkeyHash,
+  routstrd,
+];

@@ -12,7 +12,14 @@ import { dirname, join, normalize, resolve } from "node:path";
 const ROOT = resolve(import.meta.dir, "..");
 
 /** Packages that plugins may use beside the contract. Each is named with its reason in the design. */
-const PLUGIN_PACKAGES: readonly string[] = ["nostr-tools/nip19", "nostr-tools/wasm", "nostr-wasm"];
+const PLUGIN_PACKAGES: readonly string[] = [
+  "@noble/hashes/blake3.js",
+  "debug",
+  "iovalkey",
+  "nostr-tools/nip19",
+  "nostr-tools/wasm",
+  "nostr-wasm",
+];
 
 interface Import {
   /** Repository path, or the name of a package or built-in module. */

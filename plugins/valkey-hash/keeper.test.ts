@@ -1,0 +1,222 @@
+/** Creating, finding, rotating, revoking and importing, against a real server. */
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { TokenError } from "gatehouse";
+import {
+  endStrategies,
+  type Started,
+  startOn,
+  startValkey,
+  type TestValkey,
+  until,
+  valkeyMissing,
+} from "../../test/support/valkey.ts";
+import plugin from "./index.ts";
+
+const suite = valkeyMissing === null ? describe : describe.skip;
+const FOREIGN = "sk-imported-0123456789abcdef";
+
+async function mistake(work: () => unknown): Promise<TokenError> {
+  try {
+    await work();
+  } catch (error) {
+    if (error instanceof TokenError) return error;
+    throw error;
+  }
+  throw new Error("it was accepted");
+}
+
+suite.each(["plain", "checked"])("tokens of the form %s", (format) => {
+  let valkey: TestValkey;
+  let started: Started;
+  let raw: ReturnType<TestValkey["client"]>;
+  beforeEach(async () => {
+    valkey = await startValkey();
+    raw = valkey.client();
+    started = await startOn(plugin, valkey.url, { format });
+  });
+  afterEach(async () => {
+    await endStrategies();
+    await valkey.stop();
+  });
+
+  test("a token is created with everything that was said about it, and works", async () => {
+    const { tokens, context, answer } = started;
+    const now = context.clock.nowMs();
+    const { token, record } = await tokens.create({
+      name: "ci",
+      owner: "alice",
+      role: "admin",
+      scopes: ["a", "b", "a"],
+      expiresAtMs: now + 100_000,
+      notBeforeMs: now,
+      createdBy: "cli:root",
+    });
+    const expected = {
+      id: record.id,
+      name: "ci",
+      owner: "alice",
+      role: "admin",
+      scopes: ["a", "b"],
+      createdAtMs: now,
+      createdBy: "cli:root",
+      expiresAtMs: now + 100_000,
+      notBeforeMs: now,
+      lastUsedAtMs: null,
+      revokedAtMs: null,
+      revokedReason: null,
+      graceUntilMs: null,
+      foreign: false,
+    } as const;
+    expect(record).toEqual(expected);
+    expect(await answer(token)).toBe("accept");
+    const used = { ...expected, lastUsedAtMs: now };
+    expect(await tokens.get("ci")).toEqual(used);
+    expect(await tokens.get(record.id)).toEqual(used);
+    expect(await tokens.list()).toEqual([used]);
+  });
+
+  test("the list has the newest first, and a name that several have is refused with their ids", async () => {
+    const { tokens, context } = started;
+    for (const name of ["first", "twice", "twice"]) {
+      await tokens.create({ name });
+      context.clock.advance(1);
+    }
+    const records = await tokens.list();
+    expect(records.map(({ name }) => name)).toEqual(["twice", "twice", "first"]);
+    const { code, message } = await mistake(() => tokens.revoke("twice", ""));
+    expect(code).toBe("not_unique");
+    for (const { id } of records.slice(0, 2)) expect(message).toContain(id);
+    const secretName = "a-token-pasted-by-mistake";
+    const missing = await mistake(() => tokens.get(secretName));
+    expect(missing.code).toBe("not_found");
+    expect(missing.message).not.toContain(secretName);
+  });
+
+  test("rotated, the id stays and the old secret works until its grace is over", async () => {
+    const { tokens, answer, context } = started;
+    const first = await tokens.create({ name: "ci", owner: "alice" });
+    const second = await tokens.rotate("ci", 60_000);
+    const until = context.clock.nowMs() + 60_000;
+    expect(second.record).toMatchObject({ id: first.record.id, graceUntilMs: until });
+    const shown = (await tokens.list())[0];
+    expect(Math.abs((shown?.graceUntilMs ?? 0) - until)).toBeLessThan(1000);
+    expect(await answer(first.token)).toBe("accept");
+    expect(await answer(second.token)).toBe("accept");
+    const third = await tokens.rotate(first.record.id, 60_000);
+    expect(await answer(first.token)).toBe("unknown");
+    expect(await answer(second.token)).toBe("accept");
+    context.clock.advance(60_001);
+    expect(await answer(second.token)).not.toBe("accept");
+    expect(await answer(third.token)).toBe("accept");
+    await tokens.rotate("ci", 0);
+    expect(await answer(third.token)).toBe("unknown");
+    expect(await tokens.list()).toHaveLength(1);
+  });
+
+  test("a short grace ends in Valkey itself, for both programs", async () => {
+    const { tokens, answer, context } = started;
+    const first = await tokens.create({ name: "ci" });
+    await tokens.rotate("ci", 50);
+    expect(await answer(first.token)).toBe("accept");
+    await until(async () => (await raw.keys("auth:token:*")).length === 1);
+    context.clock.advance(50);
+    expect(await answer(first.token)).not.toBe("accept");
+  });
+
+  test("a stream ends with the secret that opened it", async () => {
+    const { tokens, ask, instance } = started;
+    const first = await tokens.create({ name: "ci" });
+    const outcome = await ask(first.token);
+    if (outcome.outcome !== "accept") throw new Error("it was not accepted");
+    expect(await instance.isCurrent?.(outcome.identity)).toBe(true);
+    await tokens.rotate("ci", 60_000);
+    expect(await instance.isCurrent?.(outcome.identity)).toBe(true);
+    await tokens.rotate("ci", 60_000);
+    expect(await instance.isCurrent?.(outcome.identity)).toBe(false);
+  });
+
+  test("revoked, every secret of the id is gone from Valkey", async () => {
+    const { tokens, answer, context } = started;
+    const first = await tokens.create({ name: "ci", owner: "alice" });
+    const second = await tokens.rotate("ci", 60_000);
+    const record = await tokens.revoke(first.record.id, "laptop lost");
+    expect(record).toMatchObject({
+      id: first.record.id,
+      revokedAtMs: context.clock.nowMs(),
+      revokedReason: "laptop lost",
+    });
+    expect([await answer(first.token), await answer(second.token)]).toEqual(["unknown", "unknown"]);
+    expect(await raw.keys("auth:*")).toEqual([]);
+    expect((await mistake(() => tokens.revoke(first.record.id, ""))).code).toBe("not_found");
+  });
+
+  test("rotating and revoking at once never leaves a secret that works", async () => {
+    const other = await startOn(plugin, valkey.url, { format });
+    for (let round = 0; round < 60; round += 1) {
+      const { record } = await started.tokens.create({ name: `n${round}` });
+      const rotating = Promise.resolve(started.tokens.rotate(record.id, 60_000)).catch(() => null);
+      if (round % 3 > 0) await Bun.sleep(round % 3);
+      await Promise.resolve(other.tokens.revoke(record.id, "")).catch(() => null);
+      const issued = await rotating;
+      const left = (await started.tokens.list()).map(({ id }) => id);
+      const isAlive = issued !== null && (await other.answer(issued.token)) === "accept";
+      // Whoever was later has won, and what lives on can be listed and revoked.
+      expect(left).toEqual(isAlive ? [record.id] : []);
+      if (isAlive) await started.tokens.revoke(record.id, "");
+    }
+    expect(await raw.keys("auth:token:*")).toEqual([]);
+  });
+
+  test("an imported token works, once, and a wrong entry imports none", async () => {
+    const { tokens, answer } = started;
+    const record = await tokens.adopt(FOREIGN, { name: "old", owner: "alice" });
+    expect(record).toMatchObject({ foreign: true, owner: "alice" });
+    expect(await answer(FOREIGN)).toBe("accept");
+    expect((await mistake(() => tokens.adopt(FOREIGN, { name: "again" }))).code).toBe("conflict");
+    expect(await raw.exists("auth:user_tokens:gatehouse:nobody")).toBe(0);
+    const entries = Array.from({ length: 250 }, (_, n) => ({
+      token: n === 220 ? FOREIGN : `sk-many-0123456789-${n}`,
+      draft: { name: `n${n}` },
+    }));
+    expect(await mistake(() => tokens.adoptAll(entries))).toMatchObject({
+      code: "conflict",
+      index: 220,
+    });
+    const twice = entries.with(220, { token: "sk-many-0123456789-7", draft: { name: "twice" } });
+    expect(await mistake(() => tokens.adoptAll(twice))).toMatchObject({
+      code: "conflict",
+      index: 220,
+    });
+    expect(await tokens.list()).toHaveLength(1);
+    expect(await tokens.adoptAll(entries.toSpliced(220, 1))).toHaveLength(249);
+    const second = await tokens.rotate("old", 0);
+    expect(await answer(FOREIGN)).toBe("unknown");
+    expect(await answer(second.token)).toBe("accept");
+  });
+
+  test("a list takes members of tokens that are gone out of the sets, and puts missing ones in", async () => {
+    const { tokens } = started;
+    const gone = await tokens.create({ name: "gone", owner: "alice" });
+    const [goneKey] = await raw.keys("auth:token:*");
+    const kept = await tokens.create({ name: "kept", owner: "alice" });
+    await raw.del(goneKey ?? "");
+    const hash = (await raw.keys("auth:token:*"))[0]?.slice("auth:token:".length) ?? "";
+    await raw.srem("auth:user_tokens:alice", hash);
+    await raw.sadd("auth:user_tokens:bob", hash);
+    expect((await tokens.list()).map(({ id }) => id)).toEqual([kept.record.id]);
+    expect(gone.record.id).not.toBe(kept.record.id);
+    expect(await raw.smembers("auth:user_tokens:alice")).toEqual([hash]);
+    expect(await raw.exists("auth:user_tokens:bob")).toBe(0);
+  });
+
+  test("times of last use are written beside the tokens and do not touch them", async () => {
+    const { tokens, answer, instance, context } = started;
+    const { token, record } = await tokens.create({ name: "ci" });
+    await answer(token);
+    await instance.close?.();
+    const [key] = await raw.keys("auth:token_used:*");
+    expect(await raw.get(key ?? "")).toBe(String(context.clock.nowMs()));
+    const again = await startOn(plugin, valkey.url, { format });
+    expect((await again.tokens.get(record.id)).lastUsedAtMs).toBe(context.clock.nowMs());
+  });
+});
