@@ -17,6 +17,8 @@ export interface RequestFacts {
   readonly path: string;
   /** Position of the route in the config, `null` when none matched. */
   readonly route: number | null;
+  /** Which proxy asked about the request, where one did. */
+  readonly check?: string;
 }
 
 export interface DecisionFacts {
@@ -84,6 +86,7 @@ function requestFields(request: RequestFacts) {
     host: request.host,
     path: request.path.length > MAX_PATH ? `${request.path.slice(0, MAX_PATH)}…` : request.path,
     route: request.route,
+    ...(request.check === undefined ? {} : { check: request.check }),
   };
 }
 

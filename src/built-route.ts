@@ -4,6 +4,7 @@
  * Invariant: a name that leads nowhere stops the start; it never becomes a route with a check less.
  */
 import { mergeChallenges, type NamedStrategy } from "./authenticate.ts";
+import { identityHeaderNames } from "./check.ts";
 import type { GatewayConfig, RouteConfig } from "./config/model.ts";
 import type { Challenge, StrategyInstance, Surface } from "./contract/plugin.ts";
 import type { Upstream } from "./forward.ts";
@@ -14,6 +15,8 @@ export interface BuiltRoute {
   readonly challenges: readonly Challenge[];
   readonly upstream: Upstream | null;
   readonly surface: Surface | null;
+  /** Headers that tell who was proven, lower case. */
+  readonly identityNames: readonly string[];
   /** Who knows the models, where the route's policy asks a strategy. */
   readonly modelSource: StrategyInstance | null;
   /** Headers of the client that are not passed on, lower case: credentials, and names the upstream gets injected. */
@@ -47,6 +50,7 @@ export function buildRoute(config: RouteConfig, parts: RouteParts): BuiltRoute {
     challenges: mergeChallenges(strategies),
     upstream: target,
     surface: config.surface === null ? null : surfaceOf(config.surface, parts.strategies),
+    identityNames: identityHeaderNames([config]),
     modelSource: source === null ? null : required(parts.strategies.get(source), source).instance,
     removed: new Set([...injected, ...(passing === true ? [] : carriers.flatMap(headersOf))]),
     removedFor: new Map(

@@ -4,27 +4,36 @@
  * Invariant: every request ends in exactly one decision and one reply; each step returns a value to this file and
  * nothing calls back up. What is not allowed in so many words is refused.
  */
-import type { Audit, DecisionFacts, RequestFacts } from "./audit.ts";
+import type { Audit, DecisionFacts } from "./audit.ts";
 import { type Authentication, authenticate, type NamedStrategy } from "./authenticate.ts";
 import { authorize } from "./authorize.ts";
+import { beforeAsking } from "./before-asking.ts";
 import { type BuiltRoute, buildRoute } from "./built-route.ts";
-import type { GatewayConfig } from "./config/model.ts";
+import {
+  identityHeaderNames,
+  namesOriginal,
+  type Original,
+  passingFields,
+  readOriginal,
+} from "./check.ts";
+import type { CheckConfig, GatewayConfig } from "./config/model.ts";
 import type { Identity } from "./contract/outcome.ts";
 import type { Surface } from "./contract/plugin.ts";
 import { corsFields, isPreflight, preflightFields } from "./cors.ts";
+import { ALLOWED, Ending, type Step } from "./ending.ts";
 import { bodyReason, type Forwarded, forward, type Upstream } from "./forward.ts";
 import { identityFields, type RequestFilter, requestFilter } from "./headers.ts";
+import { matchAsked, matchFor, splitTarget } from "./matching.ts";
 import { checkModel } from "./models.ts";
 import type { Reason } from "./reasons.ts";
 import { type Origin, RequestView } from "./request-view.ts";
-import { answer, dialectOf, refuse } from "./respond.ts";
+import { answer } from "./respond.ts";
 import { createRouter, type RouteMatch, type Router } from "./router.ts";
 import type { StreamWatch } from "./streams.ts";
 import { askSurface } from "./surface.ts";
 import { CLOSE, isWebSocketHandshake, relay } from "./upgrade.ts";
 import { BodyReadError } from "./wire/collect.ts";
-import type { Exchange, ExchangeHandler, Peer, Reply, Sent, WireRefusal } from "./wire/exchange.ts";
-import { firstValue } from "./wire/fields.ts";
+import type { Exchange, ExchangeHandler, Reply } from "./wire/exchange.ts";
 import type { UpstreamResponse } from "./wire/upstream-call.ts";
 
 /** What a gateway is made of. */
@@ -39,18 +48,16 @@ export interface GatewayParts {
   mintRequestId(): string;
 }
 
-/** One request in the middle of its way. */
-interface Step {
-  readonly exchange: Exchange;
-  readonly origin: Origin;
-  readonly route: BuiltRoute | null;
-  readonly facts: RequestFacts;
-  readonly path: string;
-  readonly corsFields: string | null;
-}
-
 /** A value now where possible: a request that needs not wait does not. */
 type Later<T> = T | Promise<T>;
+
+/** What a step is made of; `head` is that of the request which is judged. */
+interface StepParts {
+  readonly exchange: Exchange;
+  readonly head: Exchange["head"];
+  readonly origin: Origin;
+  readonly match: RouteMatch<BuiltRoute>;
+}
 
 type Allowed = {
   readonly strategy: NamedStrategy | null;
@@ -60,18 +67,12 @@ type Allowed = {
 };
 
 const PUBLIC: Allowed = { strategy: null, identity: null };
-const ALLOWED: DecisionFacts = {
-  decision: "allow",
-  reason: null,
-  strategy: null,
-  identity: null,
-  credentialId: null,
-};
 
 /** Builds the handler of every listener. */
 export function createGateway(parts: GatewayParts): ExchangeHandler {
   const router = createRouter(parts.config.routes, (route) => buildRoute(route, parts));
-  const gateway = new Gateway(parts, requestFilter(parts.config.routes));
+  const ending = new Ending(parts);
+  const gateway = new Gateway(parts, router, ending);
   return {
     handle: (exchange) => {
       const { method, target } = exchange.head;
@@ -81,64 +82,50 @@ export function createGateway(parts: GatewayParts): ExchangeHandler {
       const origin = parts.originOf(exchange);
       const fail = (error: unknown): Reply => gateway.fail(exchange, origin, error);
       try {
-        const match = matchFor(router, exchange, origin.authority);
+        const match = matchFor(router, exchange.head, origin.authority);
         const reply = gateway.handle(exchange, origin, match);
         return reply instanceof Promise ? reply.catch(fail) : reply;
       } catch (error) {
         return fail(error);
       }
     },
-    refuse: (refusal, peer) => gateway.refuseUnread(refusal, peer),
+    refuse: (refusal, peer) => ending.refuseUnread(refusal, peer),
   };
-}
-
-/**
- * A preflight asks about another request: it belongs to the route of that one, where that has CORS rules, so that
- * `methods` of a route need not name OPTIONS.
- */
-function matchFor(
-  router: Router<BuiltRoute>,
-  exchange: Exchange,
-  authority: string,
-): RouteMatch<BuiltRoute> {
-  const { method, target, fields } = exchange.head;
-  if (isPreflight(method, fields)) {
-    const wanted = firstValue(fields, "access-control-request-method") ?? "";
-    const asked = router.match(authority, wanted, target);
-    if (asked.kind === "route" && asked.route.config.cors !== null) return asked;
-  }
-  return router.match(authority, method, target);
 }
 
 class Gateway {
   private readonly parts: GatewayParts;
+  private readonly router: Router<BuiltRoute>;
+  private readonly ending: Ending;
   private readonly filter: RequestFilter;
+  /** For proxies that ask: every header they may have been told to copy. */
+  private readonly identityNames: readonly string[];
 
-  constructor(parts: GatewayParts, filter: RequestFilter) {
+  constructor(parts: GatewayParts, router: Router<BuiltRoute>, ending: Ending) {
     this.parts = parts;
-    this.filter = filter;
+    this.router = router;
+    this.ending = ending;
+    this.filter = requestFilter(parts.config.routes);
+    this.identityNames = identityHeaderNames(parts.config.routes);
   }
 
   /** The story of a request. */
   handle(exchange: Exchange, origin: Origin, match: RouteMatch<BuiltRoute>): Later<Reply> {
-    const step = this.stepOf(exchange, origin, match);
-    if (match.kind === "refused") return this.deny(step, match.reason);
-    if (match.kind === "none") return this.deny(step, "no_route");
+    const step = this.stepOf({ exchange, head: exchange.head, origin, match });
+    if (match.kind === "refused") return this.ending.deny(step, match.reason);
+    if (match.kind === "none") return this.ending.deny(step, "no_route");
     const { route } = match;
-    const { cors } = route.config;
+    const { cors, check } = route.config;
+    if (check !== null) return this.checkFor(step, route, check, match);
     if (cors !== null && isPreflight(exchange.head.method, exchange.head.fields)) {
-      return this.finish(
+      return this.ending.finish(
         step,
         ALLOWED,
         answer(204, preflightFields(cors, exchange.head.fields), null),
         null,
       );
     }
-    const view = new RequestView(exchange, origin, {
-      path: match.path,
-      query: match.query,
-      publicUrls: this.parts.config.server.publicUrls,
-    });
+    const view = this.viewOf(exchange, origin, match);
     const admitted = this.admit(step, route, view);
     return admitted instanceof Promise
       ? admitted.then((settled) => this.proceed(step, route, view, settled))
@@ -160,30 +147,125 @@ class Gateway {
     );
   }
 
-  /** Something that must not happen did: closed, with a request id, and in the log. */
-  fail(exchange: Exchange, origin: Origin, error: unknown): Reply {
-    const step = this.stepOf(exchange, origin, { kind: "none", path: "-" });
-    this.parts.audit.fault(step.facts, "gateway", error);
-    return this.deny(step, "internal_fault");
+  /**
+   * A reverse proxy asks about a request that it holds: the same way but for the last step, where nothing is
+   * forwarded.
+   */
+  private checkFor(
+    step: Step,
+    route: BuiltRoute,
+    check: CheckConfig,
+    own: { readonly path: string; readonly query: string },
+  ): Later<Reply> {
+    const { exchange, origin } = step;
+    const asked = asQuestion(step, check);
+    const mayBeBare = check.proxy === "generic" && check.judges === "own";
+    if (mayBeBare && !(origin.isPeerTrusted && namesOriginal(exchange.head.fields))) {
+      return this.judge(asked, route, this.viewOf(exchange, origin, own), check);
+    }
+    if (!origin.isPeerTrusted) return this.ending.deny(asked, "untrusted_proxy");
+    const isSecure = exchange.peer.isSecure;
+    const original = readOriginal(check.proxy, exchange.head, route.config.paths, isSecure);
+    if (original === null) return this.ending.deny(asked, "original_unreadable");
+    return this.judgeOriginal(asked, route, check, original);
   }
 
-  private stepOf(exchange: Exchange, origin: Origin, match: RouteMatch<BuiltRoute>): Step {
+  private judgeOriginal(
+    asked: Step,
+    asking: BuiltRoute,
+    check: CheckConfig,
+    original: Original,
+  ): Later<Reply> {
+    const { method, target, authority, scheme } = original;
+    const head = { ...asked.exchange.head, method, target, authority };
+    const origin = { ...asked.origin, scheme, authority };
+    const match =
+      check.judges === "own"
+        ? matchAsked(asking, target)
+        : this.router.matchAsSent(authority, method, target);
+    const judged = this.stepOf({ exchange: asked.exchange, head, origin, match });
+    const step = asQuestion(judged, check);
+    if (match.kind === "refused") return this.ending.deny(step, match.reason);
+    // A question about a question leads nowhere.
+    const isLoop =
+      match.kind === "route" && match.route !== asking && match.route.config.check !== null;
+    if (match.kind === "none" || isLoop || (match.route === asking && check.judges !== "own")) {
+      return this.ending.deny(step, "no_route");
+    }
+    const view = this.viewOf(
+      { head, body: asked.exchange.body },
+      origin,
+      match,
+      !BODILESS.has(method),
+    );
+    return this.judge(step, match.route, view, check);
+  }
+
+  private judge(
+    step: Step,
+    route: BuiltRoute,
+    view: RequestView,
+    check: CheckConfig,
+  ): Later<Reply> {
+    const admitted = this.admit(step, route, view);
+    return admitted instanceof Promise
+      ? admitted.then((settled) => this.letPass(step, route, check, settled))
+      : this.letPass(step, route, check, admitted);
+  }
+
+  /** The last step of a question: what would be forwarded may pass, with every identity header. */
+  private letPass(
+    step: Step,
+    route: BuiltRoute,
+    check: CheckConfig,
+    admitted: Allowed | Reply,
+  ): Reply {
+    if (!("identity" in admitted)) return admitted;
+    const { identity } = admitted;
+    const who = { strategy: admitted.strategy?.name ?? null, identity };
+    if (check.judges === "original") {
+      const { models, isProxied } = route.config;
+      // The body, which says the model, stays with the proxy.
+      if (models !== null) return this.ending.deny(step, "model_unreadable", who);
+      const isForwarded = route.surface === null && (isProxied || route.upstream !== null);
+      if (!isForwarded) return this.ending.deny(step, "no_upstream", who);
+    }
+    const decision: DecisionFacts = { ...ALLOWED, ...who };
+    this.parts.audit.decision(step.facts, decision);
+    const names = check.judges === "own" ? route.identityNames : this.identityNames;
+    const fields = passingFields({ route: route.config, names, ...who });
+    const about = `Cache-Control: no-store\r\nX-Request-Id: ${step.origin.requestId}\r\n`;
+    return this.ending.finish(
+      step,
+      decision,
+      answer(check.allowStatus, about + fields, null),
+      null,
+    );
+  }
+
+  /** Something that must not happen did: closed, with a request id, and in the log. */
+  fail(exchange: Exchange, origin: Origin, error: unknown): Reply {
+    const match = { kind: "none", path: "-" } as const;
+    const step = this.stepOf({ exchange, head: exchange.head, origin, match });
+    this.parts.audit.fault(step.facts, "gateway", error);
+    return this.ending.deny(step, "internal_fault");
+  }
+
+  private stepOf({ exchange, head, origin, match }: StepParts): Step {
     const route = match.kind === "route" ? match.route : null;
-    const target = exchange.head.target;
-    const mark = target.indexOf("?");
-    const path =
-      match.kind === "refused" ? (mark === -1 ? target : target.slice(0, mark)) : match.path;
+    const path = match.kind === "refused" ? splitTarget(head.target).path : match.path;
     const cors = route?.config.cors ?? null;
     return {
       exchange,
       origin,
       route,
       path,
-      corsFields: cors === null ? null : corsFields(cors, exchange.head.fields),
+      check: null,
+      corsFields: cors === null ? null : corsFields(cors, head.fields),
       facts: {
         requestId: origin.requestId,
         clientAddress: origin.clientAddress,
-        method: exchange.head.method,
+        method: head.method,
         host: origin.authority,
         path,
         route: route?.config.index ?? null,
@@ -191,12 +273,21 @@ class Gateway {
     };
   }
 
+  private viewOf(
+    request: Pick<Exchange, "head" | "body">,
+    origin: Origin,
+    { path, query }: { readonly path: string; readonly query: string },
+    isBodyElsewhere = false,
+  ): RequestView {
+    const { publicUrls } = this.parts.config.server;
+    return new RequestView(request, origin, { path, query, publicUrls, isBodyElsewhere });
+  }
+
   /** Who is it, and may they? A reply is a refusal. */
   private admit(step: Step, route: BuiltRoute, view: RequestView): Later<Allowed | Reply> {
     if (route.config.access === "public") return PUBLIC;
-    if (CREDENTIAL_IN_QUERY.test(view.query)) return this.deny(step, "credential_in_url");
-    if (isRefusedScheme(view, route.config.refusedSchemes))
-      return this.deny(step, "scheme_refused");
+    const refusal = beforeAsking(view, route.config);
+    if (refusal !== null) return this.ending.deny(step, refusal);
     const said = authenticate(route.strategies, view);
     return said instanceof Promise
       ? said.then((settled) => this.authorized(step, route, settled))
@@ -207,7 +298,10 @@ class Gateway {
     if (said.kind === "accepted") {
       const denial = authorize(route.config, said.identity);
       if (denial === null) return said;
-      return this.deny(step, denial, { strategy: said.strategy.name, identity: said.identity });
+      return this.ending.deny(step, denial, {
+        strategy: said.strategy.name,
+        identity: said.identity,
+      });
     }
     return this.refuseAuthentication(step, said);
   }
@@ -220,21 +314,22 @@ class Gateway {
       if (step.route?.config.isAnonymous === true) {
         return { strategy: null, identity: null, refusal: said.reason };
       }
-      return this.deny(step, said.reason, {
+      return this.ending.deny(step, said.reason, {
         strategy: said.strategy,
         credentialId: said.credentialId,
       });
     }
     // A body that the client broke off is the client's fault, not the strategy's.
-    if (said.error instanceof BodyReadError) return this.deny(step, bodyReason(said.error.fault));
+    if (said.error instanceof BodyReadError)
+      return this.ending.deny(step, bodyReason(said.error.fault));
     this.parts.audit.fault(step.facts, `strategy ${said.strategy}`, said.error);
-    return this.deny(step, "strategy_fault", { strategy: said.strategy });
+    return this.ending.deny(step, "strategy_fault", { strategy: said.strategy });
   }
 
   private serve(step: Step, route: BuiltRoute, view: RequestView, allowed: Allowed): Later<Reply> {
     const { upstream, config } = route;
     const who = { strategy: allowed.strategy?.name ?? null, identity: allowed.identity };
-    if (upstream === null) return this.deny(step, "no_upstream", who);
+    if (upstream === null) return this.ending.deny(step, "no_upstream", who);
     const decision: DecisionFacts = {
       decision: "allow",
       reason: null,
@@ -274,14 +369,18 @@ class Gateway {
       if (forwarded.error !== null && forwarded.reason !== "client_closed") {
         this.parts.audit.fault(step.facts, `upstream ${upstream}`, forwarded.error);
       }
-      return this.finish(
+      return this.ending.finish(
         step,
         { ...decision, reason: forwarded.reason },
-        this.refusal(step, forwarded.reason),
+        this.ending.refusal(step, forwarded.reason),
         upstream,
       );
     }
-    return this.watched(this.finish(step, decision, forwarded.reply, upstream), step, allowed);
+    return this.watched(
+      this.ending.finish(step, decision, forwarded.reply, upstream),
+      step,
+      allowed,
+    );
   }
 
   /** Endpoints of our own: a plugin's, with a whole request and a whole answer. */
@@ -308,13 +407,14 @@ class Gateway {
         upstream: step.route?.upstream ?? null,
         extraFields: step.corsFields ?? "",
       });
-      if (answered.kind === "too_large") return this.deny(step, "body_too_large", who);
+      if (answered.kind === "too_large") return this.ending.deny(step, "body_too_large", who);
       this.parts.audit.decision(step.facts, decision);
-      return this.finish(step, decision, answered.reply, null);
+      return this.ending.finish(step, decision, answered.reply, null);
     } catch (error) {
-      if (error instanceof BodyReadError) return this.deny(step, bodyReason(error.fault), who);
+      if (error instanceof BodyReadError)
+        return this.ending.deny(step, bodyReason(error.fault), who);
       this.parts.audit.fault(step.facts, `surface ${surface.name}`, error);
-      return this.deny(step, "strategy_fault", who);
+      return this.ending.deny(step, "strategy_fault", who);
     }
   }
 
@@ -328,13 +428,13 @@ class Gateway {
     if (models === null) return null;
     // What is asked for inside a tunnel is never seen.
     if (isWebSocketHandshake(step.exchange.head) && !models.failsOpen) {
-      return this.deny(step, "model_unreadable");
+      return this.ending.deny(step, "model_unreadable");
     }
     try {
       const denial = await checkModel(view, models, route.modelSource);
-      return denial === null ? null : this.deny(step, denial);
+      return denial === null ? null : this.ending.deny(step, denial);
     } catch (error) {
-      if (error instanceof BodyReadError) return this.deny(step, bodyReason(error.fault));
+      if (error instanceof BodyReadError) return this.ending.deny(step, bodyReason(error.fault));
       throw error;
     }
   }
@@ -373,7 +473,7 @@ class Gateway {
         idleMs: upstream.idleMs,
         onEnd: ({ bytesToClient }) => {
           forget();
-          this.recordAccess(step, decision, 101, upstream.name, {
+          this.ending.recordAccess(step, decision, 101, upstream.name, {
             bodyBytes: bytesToClient,
             isComplete: true,
           });
@@ -386,106 +486,11 @@ class Gateway {
       });
     };
   }
-
-  /** Refuses, with the decision recorded. */
-  private deny(step: Step, reason: Reason, facts: Partial<DecisionFacts> = {}): Reply {
-    const reply = this.refusal(step, reason);
-    const decision: DecisionFacts = {
-      ...ALLOWED,
-      decision: decisionOf(reply.status),
-      reason,
-      ...facts,
-    };
-    this.parts.audit.decision(step.facts, decision);
-    return this.finish(step, decision, reply, null);
-  }
-
-  private refusal(step: Step, reason: Reason): Reply {
-    const { exchange, origin, route } = step;
-    const isAnthropic = exchange.head.fields.lower.includes("anthropic-version");
-    const configured = route?.config.errors ?? "auto";
-    return refuse({
-      reason,
-      requestId: origin.requestId,
-      dialect: configured === "auto" ? dialectOf(step.path, isAnthropic) : configured,
-      challenges: route?.challenges ?? [],
-      scopes: route?.config.requireScopes ?? [],
-      extraFields: step.corsFields ?? "",
-      method: exchange.head.method,
-    });
-  }
-
-  /** Hangs the access event on the end of the reply. */
-  private finish(
-    step: Step,
-    decision: DecisionFacts,
-    reply: Reply,
-    upstream: string | null,
-  ): Reply {
-    if (reply.tunnel !== undefined) return reply;
-    // Written out: copying with a spread showed in profiles.
-    return {
-      status: reply.status,
-      reason: reply.reason,
-      fields: reply.fields,
-      body: reply.body,
-      close: reply.close === true,
-      onSent: (sent) => this.recordAccess(step, decision, reply.status, upstream, sent),
-    };
-  }
-
-  private recordAccess(
-    step: Step,
-    decision: DecisionFacts,
-    status: number,
-    upstream: string | null,
-    sent: Sent,
-  ): void {
-    this.parts.audit.access(step.facts, decision, {
-      status,
-      durationMs: performance.now() - step.exchange.startedMs,
-      bodyBytes: sent.bodyBytes,
-      isComplete: sent.isComplete,
-      upstream,
-    });
-  }
-
-  /** A request that could not be read has no route, no path and no credential to speak of. */
-  refuseUnread(refusal: WireRefusal, peer: Peer): Reply {
-    const facts: RequestFacts = {
-      requestId: this.parts.mintRequestId(),
-      clientAddress: peer.address,
-      method: "-",
-      host: "",
-      path: "-",
-      route: null,
-    };
-    const reply = refuse({
-      reason: refusal,
-      requestId: facts.requestId,
-      dialect: "problem",
-      challenges: [],
-      method: "GET",
-      close: true,
-    });
-    this.parts.audit.decision(facts, { ...ALLOWED, decision: "deny", reason: refusal });
-    return reply;
-  }
 }
 
-/** Whether the Authorization is of a scheme that the route answers 403 whoever sends it. */
-function isRefusedScheme(view: RequestView, schemes: readonly string[]): boolean {
-  if (schemes.length === 0) return false;
-  return view.headers.all("authorization").some((value) => {
-    const scheme = /^[^ \t]+/.exec(value)?.[0].toLowerCase();
-    return scheme !== undefined && schemes.includes(scheme);
-  });
-}
+/** Requests of these have no body that anybody looks at. */
+const BODILESS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
 
-/** RFC 6750 section 2.3 in a query: such URLs end in logs and histories (RFC 9700 section 4.3.2). */
-const CREDENTIAL_IN_QUERY = /[?&](?:access_token|api_key|apikey)=/i;
-
-function decisionOf(status: number): DecisionFacts["decision"] {
-  if (status === 401) return "challenge";
-  return status >= 500 ? "fault" : "deny";
+function asQuestion(step: Step, { proxy }: CheckConfig): Step {
+  return { ...step, check: proxy, facts: { ...step.facts, check: proxy } };
 }

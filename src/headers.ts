@@ -148,14 +148,7 @@ export function identityFields(
   identity: Identity,
 ): string {
   const names = route.identityHeaders;
-  const facts: Readonly<Record<keyof IdentityHeaderNames, string>> = {
-    identity: identity.id,
-    strategy,
-    name: identity.name ?? "",
-    role: identity.role ?? "user",
-    owner: identity.owner ?? "",
-    scopes: identity.scopes?.join(" ") ?? "",
-  };
+  const facts = identityFacts(strategy, identity);
   let text = "";
   for (const fact of FACTS) {
     const name = names[fact];
@@ -166,6 +159,21 @@ export function identityFields(
     if (value !== undefined) text += `${name}: ${headerText(value)}\r\n`;
   }
   return text;
+}
+
+/** What can be told about an identity; empty when it is unknown. */
+export function identityFacts(
+  strategy: string,
+  identity: Identity,
+): Readonly<Record<keyof IdentityHeaderNames, string>> {
+  return {
+    identity: identity.id,
+    strategy,
+    name: identity.name ?? "",
+    role: identity.role ?? "user",
+    owner: identity.owner ?? "",
+    scopes: identity.scopes?.join(" ") ?? "",
+  };
 }
 
 const FACTS = ["identity", "strategy", "name", "role", "owner", "scopes"] as const;

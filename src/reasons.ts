@@ -14,6 +14,8 @@ export type Reason =
   | "path_ambiguous"
   | "path_malformed"
   | "credential_in_url"
+  | "untrusted_proxy"
+  | "original_unreadable"
   | "no_route"
   | "no_upstream"
   | "no_credential"
@@ -80,6 +82,12 @@ export const REASONS: Readonly<Record<Reason, ReasonEntry>> = {
     ...plain(400, "credential_in_url", "Credentials in the URL are refused; send a header."),
     bearerError: "invalid_request",
   },
+  untrusted_proxy: plain(403, "untrusted_proxy", "Only trusted proxies may ask here."),
+  original_unreadable: plain(
+    400,
+    "original_unreadable",
+    "The question does not name one original request in this proxy's headers.",
+  ),
   no_route: plain(404, "no_route", "Nothing is served here."),
   no_upstream: plain(404, "no_upstream", "Nothing is served here."),
   no_credential: plain(401, "no_credential", "A credential is needed."),
@@ -91,8 +99,8 @@ export const REASONS: Readonly<Record<Reason, ReasonEntry>> = {
   signature_invalid: proof("signature_invalid", "The signature does not fit the request."),
   replayed: proof("replayed", "This proof was used before; sign anew, with a nonce tag."),
   stale_proof: proof("stale_proof", "The timestamp is too far from the gateway's clock."),
-  wrong_audience: proof("wrong_audience", "The proof is for another URL or method."),
-  not_registered: plain(403, "not_registered", "This key is not registered here."),
+  wrong_audience: proof("wrong_audience", "The proof is for another URL, method or service."),
+  not_registered: plain(403, "not_registered", "This identity is not registered here."),
   malformed_credential: {
     ...plain(400, "malformed_credential", "The credential is malformed."),
     bearerError: "invalid_request",

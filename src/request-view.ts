@@ -23,6 +23,15 @@ export interface Origin {
   readonly authority: string;
 }
 
+/** What the router found, and where bodies are. */
+export interface Matched {
+  readonly path: string;
+  readonly query: string;
+  readonly publicUrls: readonly string[];
+  /** Somebody else asks about the request and holds its body. */
+  readonly isBodyElsewhere: boolean;
+}
+
 class HeaderView implements RequestHeaders {
   private readonly fields: Fields;
 
@@ -51,22 +60,20 @@ export class RequestView implements AuthRequest {
   body: BodySource | Uint8Array | null;
   private readonly origin: Origin;
   private readonly publicUrls: readonly string[];
+  private readonly isBodyElsewhere: boolean;
   private hashed: BodyHash | null = null;
   /** A strategy waits for the client's body, which has deadlines of its own. */
   isReadingBody = false;
 
-  constructor(
-    exchange: Exchange,
-    origin: Origin,
-    matched: { path: string; query: string; publicUrls: readonly string[] },
-  ) {
-    this.method = exchange.head.method;
+  constructor({ head, body }: Pick<Exchange, "head" | "body">, origin: Origin, matched: Matched) {
+    this.method = head.method;
     this.path = matched.path;
     this.query = matched.query;
-    this.headers = new HeaderView(exchange.head.fields);
+    this.headers = new HeaderView(head.fields);
     this.clientAddress = origin.clientAddress;
     this.requestId = origin.requestId;
-    this.body = exchange.body;
+    this.body = body;
+    this.isBodyElsewhere = matched.isBodyElsewhere && body === null;
     this.origin = origin;
     this.publicUrls = matched.publicUrls;
   }
@@ -78,6 +85,7 @@ export class RequestView implements AuthRequest {
   }
 
   async bodyHash(maxBytes: number): Promise<BodyHash> {
+    if (this.isBodyElsewhere) return { kind: "unavailable" };
     if (this.hashed === null) {
       const bytes = await this.wholeBody(maxBytes);
       this.hashed = bytes === null ? { kind: "too_large" } : hashOf(bytes);

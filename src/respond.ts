@@ -21,6 +21,8 @@ export interface Refusal {
   /** CORS lines of the route, so that a page can read the refusal. */
   readonly extraFields?: string;
   readonly method: string;
+  /** Instead of the reason's own, for a reader that does not understand it. */
+  readonly status?: number;
   /** The connection cannot be used again. */
   readonly close?: boolean;
 }
@@ -29,13 +31,14 @@ const encoder = new TextEncoder();
 
 /** The reply to a refused request. */
 export function refuse(refusal: Refusal): Reply {
-  const entry = REASONS[refusal.reason];
+  const known = REASONS[refusal.reason];
+  const entry = refusal.status === undefined ? known : { ...known, status: refusal.status };
   const body = encoder.encode(`${JSON.stringify(bodyOf(entry, refusal))}\n`);
   const type = refusal.dialect === "problem" ? "application/problem+json" : "application/json";
   let fields = `Date: ${httpDate()}\r\nContent-Type: ${type}\r\nCache-Control: no-store\r\n`;
   fields += `X-Request-Id: ${refusal.requestId}\r\nX-Gatehouse-Reason: ${entry.public}\r\n`;
   fields += challengeFields(entry, refusal);
-  if (entry.status === 503) fields += "Retry-After: 5\r\n";
+  if (known.status === 503) fields += "Retry-After: 5\r\n";
   fields += refusal.extraFields ?? "";
   const isHead = refusal.method === "HEAD";
   if (isHead) fields += `Content-Length: ${body.length}\r\n`;

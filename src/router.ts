@@ -16,6 +16,11 @@ export type RouteMatch<Route> =
 export interface Router<Route> {
   /** @param authority host with optional port, lower case; @param target path and query as sent */
   match(authority: string, method: string, target: string): RouteMatch<Route>;
+  /**
+   * The same for a request that somebody else forwards, byte for byte as it came: what it was before dots and slashes
+   * were resolved is one more reading. `path` is the one sent.
+   */
+  matchAsSent(authority: string, method: string, target: string): RouteMatch<Route>;
 }
 
 type Matcher = (path: string) => boolean;
@@ -36,24 +41,25 @@ export function createRouter<Route>(
 ): Router<Route> {
   const compiled = routes.map((config) => compile(config, build(config)));
   const isFolded = routes.every(({ paths }) => paths.every((path) => foldPath(path) === path));
+  const find = (authority: string, method: string, target: string, isSentOn: boolean) => {
+    const mark = target.indexOf("?");
+    const raw = mark === -1 ? target : target.slice(0, mark);
+    const forms = canonicalPath(raw);
+    if (forms === null) return { kind: "refused", reason: "path_malformed" } as const;
+    const candidates = compiled.filter((one) => isFor(one, hostOf(authority), method));
+    const found = candidates.find((one) => fits(one.paths, one.isKept ? forms.kept : forms.merged));
+    const canonical = found?.isKept ? forms.kept : forms.merged;
+    const path = isSentOn ? raw : canonical;
+    if (!readingsAgree({ candidates, found, isFolded }, path)) {
+      return { kind: "refused", reason: "path_ambiguous" } as const;
+    }
+    if (found === undefined) return { kind: "none", path } as const;
+    const query = mark === -1 ? "" : target.slice(mark);
+    return { kind: "route", route: found.route, path, query } as const;
+  };
   return {
-    match(authority, method, target) {
-      const mark = target.indexOf("?");
-      const raw = mark === -1 ? target : target.slice(0, mark);
-      const forms = canonicalPath(raw);
-      if (forms === null) return { kind: "refused", reason: "path_malformed" };
-      const candidates = compiled.filter((one) => isFor(one, hostOf(authority), method));
-      const found = candidates.find((one) =>
-        fits(one.paths, one.isKept ? forms.kept : forms.merged),
-      );
-      const path = found?.isKept ? forms.kept : forms.merged;
-      if (!readingsAgree({ candidates, found, isFolded }, path)) {
-        return { kind: "refused", reason: "path_ambiguous" };
-      }
-      if (found === undefined) return { kind: "none", path };
-      const query = mark === -1 ? "" : target.slice(mark);
-      return { kind: "route", route: found.route, path, query };
-    },
+    match: (authority, method, target) => find(authority, method, target, false),
+    matchAsSent: (authority, method, target) => find(authority, method, target, true),
   };
 }
 

@@ -16,6 +16,7 @@ const PLUGIN_PACKAGES: readonly string[] = [
   "@noble/hashes/blake3.js",
   "debug",
   "iovalkey",
+  "jose",
   "nostr-tools/nip19",
   "nostr-tools/wasm",
   "nostr-wasm",
@@ -51,7 +52,10 @@ const STEPS = ["router", "authenticate", "authorize", "forward", "upgrade", "res
 );
 /** Parts of the way of a request that have no name in its story but are bound by the same rule. */
 const HELPERS = [
+  "src/before-asking.ts",
+  "src/check.ts",
   "src/headers.ts",
+  "src/matching.ts",
   "src/models.ts",
   "src/surface.ts",
   "src/streams.ts",

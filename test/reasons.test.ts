@@ -16,6 +16,7 @@ const FRAMING = "test/scenarios/framing.test.ts";
 const PATHS = "test/scenarios/paths.test.ts";
 const CREDENTIALS = "test/scenarios/credentials.test.ts";
 const POLICIES = "test/scenarios/policies.test.ts";
+const FORWARD_AUTH = "test/scenarios/forward-auth.test.ts";
 const ANSWERS = "test/scenarios/answers.test.ts";
 
 /** Reason to the test that produces it; `null`: nothing in src produces it yet. */
@@ -31,6 +32,8 @@ const TESTS: Readonly<Partial<Record<Reason, string | null>>> = {
   path_ambiguous: PATHS,
   path_malformed: PATHS,
   credential_in_url: CREDENTIALS,
+  untrusted_proxy: FORWARD_AUTH,
+  original_unreadable: FORWARD_AUTH,
   no_route: ANSWERS,
   no_upstream: CREDENTIALS,
   no_credential: CREDENTIALS,

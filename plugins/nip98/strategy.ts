@@ -148,9 +148,11 @@ async function isPayloadRight(
   if (tag.kind === "none") {
     if (!parts.isPayloadRequired) return true;
     const body = await request.bodyHash(0);
+    if (body.kind === "unavailable") return unseen(parts, request);
     return body.kind === "hash" && body.length === 0;
   }
   const body = await request.bodyHash(parts.maxBodyBytes);
+  if (body.kind === "unavailable") return unseen(parts, request);
   if (body.kind === "hash") {
     // A body that was taken away is not the one that was signed; only where bodies never come along (forward-auth)
     // that must pass.
@@ -161,6 +163,13 @@ async function isPayloadRight(
     max_bytes: parts.maxBodyBytes,
     request_id: request.requestId,
   });
+  return false;
+}
+
+/** A body that stays with the proxy cannot be compared: only where the operator said that this is fine. */
+function unseen(parts: StrategyParts, request: AuthRequest): boolean {
+  if (!parts.isPayloadRequired) return true;
+  parts.log.info("nip98.body_unseen", { request_id: request.requestId });
   return false;
 }
 

@@ -5,6 +5,7 @@
  * method of it is taken by an earlier route.
  */
 
+import { checkForwardAuth, PROXY } from "./check-forward-auth.ts";
 import { isFramingHeader } from "./check-upstreams.ts";
 import type { ConfigPath, Reporter } from "./issues.ts";
 import type { CorsConfig, RouteConfig } from "./model.ts";
@@ -16,13 +17,22 @@ import { nameHint } from "./suggest.ts";
 export function checkRouteNames(parts: DocumentParts, report: Reporter): void {
   const strategies = parts.strategies.map(([name]) => name);
   const upstreams = parts.upstreams.map(([name]) => name);
+  if (upstreams.includes(PROXY)) {
+    report.add(
+      ["upstreams", PROXY],
+      "this name stands for the reverse proxy in front, which forwards by itself",
+      "choose another name",
+    );
+  }
   parts.routes.forEach((route, index) => {
     if (route === null) return;
     const base = ["routes", index];
-    if (route.access !== "public")
+    if (route.access !== undefined && route.access !== "public")
       checkAccess(route.access, strategies, [...base, "access"], report);
-    if (route.upstream !== undefined && !upstreams.includes(route.upstream)) {
-      const hint = nameHint(route.upstream, upstreams, "there are no upstreams");
+    checkForwardAuth(route, parts, index, report);
+    const isNamed = route.upstream !== undefined && route.upstream !== PROXY;
+    if (isNamed && !upstreams.includes(route.upstream ?? "")) {
+      const hint = nameHint(route.upstream ?? "", upstreams, "there are no upstreams");
       report.add([...base, "upstream"], `unknown upstream \`${route.upstream}\``, hint);
     }
     checkOptions(route, base, report);

@@ -95,6 +95,17 @@ export interface CorsConfig {
 
 export type ErrorDialect = "problem" | "openai" | "anthropic" | "routstrd";
 
+/** Whose forward-auth questions a route answers. */
+export type CheckProxy = "traefik" | "nginx" | "caddy" | "envoy" | "generic";
+
+/** How a route answers a proxy's question instead of forwarding. */
+export interface CheckConfig {
+  readonly proxy: CheckProxy;
+  /** `own`: by this route's `access`; `original`: as the routes would decide about the original request. */
+  readonly judges: "own" | "original";
+  readonly allowStatus: 200 | 204;
+}
+
 /** Which models may be asked for. */
 export interface ModelPolicy {
   /** Exact names, or `null` when a strategy knows them. */
@@ -118,6 +129,9 @@ export interface RouteConfig {
   readonly requireRole: "admin" | "user" | null;
   readonly requireScopes: readonly string[];
   readonly upstream: string | null;
+  /** Requests are forwarded by the proxy in front that asks about them; here there is nothing to forward to. */
+  readonly isProxied: boolean;
+  readonly check: CheckConfig | null;
   readonly surface: { readonly strategy: string; readonly name: string } | null;
   /** The surface decides about requests that no strategy accepted. */
   readonly isAnonymous: boolean;

@@ -37,6 +37,8 @@ test("a minimal document gets every default", async () => {
         requireRole: null,
         requireScopes: [],
         upstream: null,
+        isProxied: false,
+        check: null,
         surface: null,
         isAnonymous: false,
         refusedSchemes: [],

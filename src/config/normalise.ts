@@ -14,8 +14,10 @@ import {
   parseTrustedPeer,
   parseUpstreamUrl,
 } from "./address.ts";
+import { PROXY } from "./check-forward-auth.ts";
 import type { ConfigPath, Reporter } from "./issues.ts";
 import type {
+  CheckConfig,
   CorsConfig,
   IdentityHeaderNames,
   LoggingConfig,
@@ -177,10 +179,12 @@ function routeConfig(
     hosts,
     paths,
     methods: part.match.methods ?? [],
-    access: part.access,
+    access: part.access ?? [],
     requireRole: part.require?.role ?? null,
     requireScopes: part.require?.scopes ?? [],
-    upstream: part.upstream ?? null,
+    upstream: part.upstream === PROXY ? null : (part.upstream ?? null),
+    isProxied: part.upstream === PROXY,
+    check: checkConfig(part),
     surface: surfaceOf(part.surface),
     isAnonymous: part.anonymous,
     refusedSchemes: part.refuse.map((scheme) => scheme.toLowerCase()),
@@ -218,6 +222,13 @@ function identityHeaders(part: RoutePart["identity_headers"]): IdentityHeaderNam
 function attributeHeaders(part: RoutePart["identity_headers"]): RouteConfig["attributeHeaders"] {
   if (typeof part === "string") return [];
   return Object.entries(part.attributes ?? {}).map(([name, fact]) => [name.toLowerCase(), fact]);
+}
+
+function checkConfig({ access, check }: RoutePart): CheckConfig | null {
+  if (check === undefined) return null;
+  const { proxy, allow_status } =
+    typeof check === "string" ? { proxy: check, allow_status: 200 as const } : check;
+  return { proxy, judges: access === undefined ? "original" : "own", allowStatus: allow_status };
 }
 
 function surfaceOf(text: string | undefined): RouteConfig["surface"] {

@@ -31,6 +31,7 @@ const SPARE = {
   upstream: ["timeouts", "headers", "host", "max_body", "ca"],
   route: [
     "require",
+    "check",
     "upstream",
     "surface",
     "models",

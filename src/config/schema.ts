@@ -285,6 +285,25 @@ const match = z
   })
   .describe("Which requests this route is for; the first route that matches wins.");
 
+const checkProxy = z.enum(["traefik", "nginx", "caddy", "envoy", "generic"], {
+  error: "expected traefik, nginx, caddy, envoy or generic",
+});
+
+const check = z
+  .union([
+    checkProxy,
+    z.strictObject({
+      proxy: checkProxy.describe("Whose questions these are."),
+      allow_status: z
+        .union([z.literal(200), z.literal(204)], { error: "expected 200 or 204" })
+        .default(200)
+        .describe("Status of the answer that lets a request pass. Default 200."),
+    }),
+  ])
+  .describe(
+    "Answer a reverse proxy's forward-auth question here: traefik, nginx, caddy, envoy or generic. Without access the original request is judged by the other routes. See docs/forward-auth.md.",
+  );
+
 const route = z
   .strictObject({
     match,
@@ -292,7 +311,11 @@ const route = z
       .union([z.literal("public"), z.array(slug).min(1)], {
         error: "expected public or a list of strategies",
       })
-      .describe("public, or the strategies that are asked, in this order."),
+      .optional()
+      .describe(
+        "public, or the strategies that are asked, in this order. Only a route with check may leave it out.",
+      ),
+    check: check.optional(),
     require: z
       .strictObject({
         role: z
@@ -309,7 +332,9 @@ const route = z
       .describe("What the identity must satisfy besides being proven; otherwise 403."),
     upstream: slug
       .optional()
-      .describe("Name of the upstream. Absent: 404 once the credential was accepted."),
+      .describe(
+        "Name of the upstream, or proxy where the reverse proxy in front forwards. Absent: 404 once the credential was accepted.",
+      ),
     surface: z
       .string()
       .regex(/^[a-z][a-z0-9_-]{0,62}\.[a-z][a-z0-9-]{0,62}$/, {

@@ -12,10 +12,14 @@ export interface RequestHeaders {
   all(name: string): readonly string[];
 }
 
-/** What the body hash came to; `too_large` when the body is over the cap that was asked for. */
+/**
+ * What the body hash came to; `too_large` when the body is over the cap that was asked for, `unavailable` when a
+ * reverse proxy asks about a request whose body it keeps: there may be one.
+ */
 export type BodyHash =
   | { readonly kind: "hash"; readonly sha256: Uint8Array; readonly length: number }
-  | { readonly kind: "too_large" };
+  | { readonly kind: "too_large" }
+  | { readonly kind: "unavailable" };
 
 /** One request, as a strategy sees it. */
 export interface AuthRequest {

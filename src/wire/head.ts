@@ -164,6 +164,13 @@ function assembleRequest(
   };
 }
 
+/** Whether a method, a path with query and an authority could come in by a request head of their own. */
+export function isRequestLine(method: string, target: string, authority: string): boolean {
+  if (!METHOD.test(method) || method === "CONNECT" || method === "TRACE") return false;
+  if (!AUTHORITY.test(authority) || FORBIDDEN.test(target)) return false;
+  return target.startsWith("/") && !/[#\s]/.test(target);
+}
+
 /** RFC 9112 section 3.2: exactly one valid Host in HTTP/1.1; HTTP/1.0 may leave it out. */
 function requestAuthority(fields: Fields, minor: 0 | 1): string | null {
   const hosts = allValues(fields, "host");

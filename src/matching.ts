@@ -1,0 +1,39 @@
+/**
+ * Which route a request belongs to.
+ *
+ * Invariant: the router alone says what matches; this file only says what it is asked about.
+ */
+import type { BuiltRoute } from "./built-route.ts";
+import { isPreflight } from "./cors.ts";
+import type { RouteMatch, Router } from "./router.ts";
+import { firstValue } from "./wire/fields.ts";
+import type { RequestHead } from "./wire/head.ts";
+
+/**
+ * A preflight asks about another request: it belongs to the route of that one, where that has CORS rules, so that
+ * `methods` of a route need not name OPTIONS.
+ */
+export function matchFor(
+  router: Router<BuiltRoute>,
+  { method, target, fields }: RequestHead,
+  authority: string,
+): RouteMatch<BuiltRoute> {
+  if (isPreflight(method, fields)) {
+    const wanted = firstValue(fields, "access-control-request-method") ?? "";
+    const asked = router.match(authority, wanted, target);
+    if (asked.kind === "route" && asked.route.config.cors !== null) return asked;
+  }
+  return router.match(authority, method, target);
+}
+
+/** The route of a proxy's question judges by its own access; the original's path is its own, byte for byte. */
+export function matchAsked(route: BuiltRoute, target: string): RouteMatch<BuiltRoute> {
+  return { kind: "route", route, ...splitTarget(target) };
+}
+
+/** Path and query, the latter with its `?`. */
+export function splitTarget(target: string): { path: string; query: string } {
+  const mark = target.indexOf("?");
+  if (mark === -1) return { path: target, query: "" };
+  return { path: target.slice(0, mark), query: target.slice(mark) };
+}
