@@ -152,5 +152,5 @@ export function foldPath(path: string): string {
 
 /** Whether folding changes anything about a path. */
 export function needsFold(path: string): boolean {
-  return /[A-Z]|[. ](?:\/|$)|%2[0e]|.\/$/i.test(path) && foldPath(path) !== path;
+  return /[A-Z]|[. ](?:\/|$)|%2[0eE]|.\/$/.test(path) && foldPath(path) !== path;
 }

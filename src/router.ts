@@ -5,7 +5,7 @@
  * one; what was matched is what is forwarded.
  */
 import type { RouteConfig } from "./config/model.ts";
-import { canonicalPath, foldPath, needsFold, readingsOf } from "./path.ts";
+import { type CanonicalPath, canonicalPath, foldPath, needsFold, readingsOf } from "./path.ts";
 
 /** What the router says. `path` and `query` are what is forwarded; `query` has its `?`. */
 export type RouteMatch<Route> =
@@ -41,14 +41,14 @@ export function createRouter<Route>(
 ): Router<Route> {
   const compiled = routes.map((config) => compile(config, build(config)));
   const isFolded = routes.every(({ paths }) => paths.every((path) => foldPath(path) === path));
+  const isForAll = compiled.every(({ hosts, methods }) => hosts.length === 0 && methods === null);
   const find = (authority: string, method: string, target: string, isSentOn: boolean) => {
     const mark = target.indexOf("?");
     const raw = mark === -1 ? target : target.slice(0, mark);
     const forms = canonicalPath(raw);
     if (forms === null) return { kind: "refused", reason: "path_malformed" } as const;
-    const candidates = compiled.filter((one) => isFor(one, hostOf(authority), method));
-    const found = candidates.find((one) => fits(one.paths, one.isKept ? forms.kept : forms.merged));
-    const canonical = found?.isKept ? forms.kept : forms.merged;
+    const candidates = isForAll ? compiled : candidatesFor(compiled, hostOf(authority), method);
+    const { found, canonical } = firstFor(candidates, forms);
     const path = isSentOn ? raw : canonical;
     if (!readingsAgree({ candidates, found, isFolded }, path)) {
       return { kind: "refused", reason: "path_ambiguous" } as const;
@@ -95,6 +95,19 @@ function compile<Route>(config: RouteConfig, route: Route): CompiledRoute<Route>
   };
 }
 
+function firstFor<Route>(routes: readonly CompiledRoute<Route>[], forms: CanonicalPath) {
+  const found = routes.find((one) => fits(one.paths, one.isKept ? forms.kept : forms.merged));
+  return { found, canonical: found?.isKept ? forms.kept : forms.merged };
+}
+
+function candidatesFor<Route>(
+  routes: readonly CompiledRoute<Route>[],
+  host: string,
+  method: string,
+): readonly CompiledRoute<Route>[] {
+  return routes.filter((one) => isFor(one, host, method));
+}
+
 function isFor<Route>(route: CompiledRoute<Route>, host: string, method: string): boolean {
   if (route.methods !== null && !route.methods.has(method)) return false;
   return route.hosts.length === 0 || fits(route.hosts, host);
@@ -124,7 +137,8 @@ function pathMatcher(pattern: string): Matcher {
   if (!pattern.includes("*")) return (path) => path === pattern;
   const prefix = pattern.slice(0, -3);
   if (pattern.endsWith("/**") && !prefix.includes("*")) {
-    return (path) => path === prefix || path.startsWith(`${prefix}/`);
+    const below = `${prefix}/`;
+    return (path) => path === prefix || path.startsWith(below);
   }
   const source = pattern
     .split("/")

@@ -18,6 +18,13 @@ export function firstValue(fields: Fields, name: string): string | undefined {
   return index === -1 ? undefined : fields.values[index];
 }
 
+/** The value of the only line with this lower-case name; undefined when there is none or more than one. */
+export function onlyValue({ lower, values }: Fields, name: string): string | undefined {
+  const index = lower.indexOf(name);
+  if (index === -1 || lower.indexOf(name, index + 1) !== -1) return undefined;
+  return values[index];
+}
+
 /** Every value with this lower-case name, in order. */
 export function allValues(fields: Fields, name: string): string[] {
   const found: string[] = [];

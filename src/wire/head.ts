@@ -53,26 +53,48 @@ export type HeadFault =
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const METHOD = /^[A-Z][A-Z-]{0,31}$/;
+/** A control byte other than HTAB, CR and LF. */
+const CONTROL = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]/;
+/** A bare CR or LF between other bytes. Look-around would say the same in four times the time. */
+const BARE_NEWLINE = /\r[^\n]|[^\r]\n/;
+
 /** A bare CR, a bare LF or a control byte other than HTAB, anywhere in a head. */
-const FORBIDDEN = /\r(?!\n)|(?<!\r)\n|[\0-\x08\x0b\x0c\x0e-\x1f\x7f]/;
+function isForbidden(text: string): boolean {
+  return (
+    CONTROL.test(text) || BARE_NEWLINE.test(text) || text.startsWith("\n") || text.endsWith("\r")
+  );
+}
 const AUTHORITY =
   /^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;
 const DIGITS = /^\d{1,15}$/;
 
-/**
- * Spelling -> lower case of header names seen so far, so that the commonest work of a parser is one lookup.
- * Bounded, because clients choose the names.
- */
-const knownNames = new Map<string, string>();
-const KNOWN_NAMES_MAX = 1024;
+/** A header name as it was written, and its lower case. */
+interface Name {
+  readonly raw: string;
+  readonly lower: string;
+}
 
-function lowerName(raw: string): string | null {
-  const known = knownNames.get(raw);
-  if (known !== undefined) return known;
+/**
+ * Names seen lately, each at a place that follows from its length and three of its letters, so that the commonest work
+ * of a parser is one comparison. Clients choose the names: the table never grows, and what shares a place with another
+ * one takes it.
+ */
+const KNOWN_NAMES = 1024;
+const knownNames = new Array<Name | undefined>(KNOWN_NAMES).fill(undefined);
+
+/** The name at `text[at..colon]`; `null` when it is none. */
+function nameAt(text: string, at: number, colon: number): Name | null {
+  const length = colon - at;
+  const middle = text.charCodeAt(at + (length >> 1));
+  const mixed = (text.charCodeAt(at) * 31 + text.charCodeAt(colon - 1)) * 31 + middle * 7 + length;
+  const place = mixed & (KNOWN_NAMES - 1);
+  const known = knownNames[place];
+  if (known?.raw.length === length && text.startsWith(known.raw, at)) return known;
+  const raw = text.slice(at, colon);
   if (!TOKEN.test(raw)) return null;
-  const lower = raw.toLowerCase();
-  if (knownNames.size < KNOWN_NAMES_MAX && raw.length <= 64) knownNames.set(raw, lower);
-  return lower;
+  const name = { raw, lower: raw.toLowerCase() };
+  if (length <= 64) knownNames[place] = name;
+  return name;
 }
 
 /** Parses the lines from `start` to the end of `text`; `null` when one of them is not a field line. */
@@ -86,11 +108,10 @@ function parseFields(text: string, start: number): Fields | null {
     if (end === -1) end = text.length;
     const colon = text.indexOf(":", at);
     if (colon === -1 || colon >= end) return null;
-    const name = text.slice(at, colon);
-    const folded = lowerName(name);
-    if (folded === null) return null;
-    lower.push(folded);
-    raw.push(name);
+    const name = nameAt(text, at, colon);
+    if (name === null) return null;
+    lower.push(name.lower);
+    raw.push(name.raw);
     values.push(trimBlanks(text, colon + 1, end));
     at = end + 2;
   }
@@ -120,19 +141,32 @@ export const MAX_FIELDS = 200;
  * @returns the head, or why it is refused
  */
 export function parseRequestHead(text: string): RequestHead | HeadFault {
-  if (FORBIDDEN.test(text)) return "bad_request";
-  const lineEnd = text.indexOf("\r\n");
-  const line = lineEnd === -1 ? text : text.slice(0, lineEnd);
-  const parts = line.split(" ");
-  const [method, target, version] = parts;
-  if (parts.length !== 3 || !method || !target || !version) return "bad_request";
+  if (isForbidden(text)) return "bad_request";
+  const newline = text.indexOf("\r\n");
+  const line = readLine(text, newline === -1 ? text.length : newline);
+  if (line === null) return "bad_request";
+  const { method, target, version } = line;
   if (version !== "HTTP/1.1" && version !== "HTTP/1.0") {
     return version.startsWith("HTTP/") ? "unsupported_version" : "bad_request";
   }
   if (!METHOD.test(method)) return TOKEN.test(method) ? "unsupported_method" : "bad_request";
-  const fields = parseFields(text, lineEnd === -1 ? text.length : lineEnd + 2);
+  const fields = parseFields(text, newline === -1 ? text.length : newline + 2);
   if (fields === null) return "bad_request";
   return assembleRequest(method, target, version === "HTTP/1.1" ? 1 : 0, fields);
+}
+
+/** Three words with one space between them (RFC 9112 section 3). */
+function readLine(text: string, end: number) {
+  const first = text.indexOf(" ");
+  const second = text.indexOf(" ", first + 1);
+  const third = text.indexOf(" ", second + 1);
+  const isThree = first > 0 && second > first + 1 && second < end - 1;
+  if (!isThree || (third !== -1 && third < end)) return null;
+  return {
+    method: text.slice(0, first),
+    target: text.slice(first + 1, second),
+    version: text.slice(second + 1, end),
+  };
 }
 
 function assembleRequest(
@@ -167,7 +201,7 @@ function assembleRequest(
 /** Whether a method, a path with query and an authority could come in by a request head of their own. */
 export function isRequestLine(method: string, target: string, authority: string): boolean {
   if (!METHOD.test(method) || method === "CONNECT" || method === "TRACE") return false;
-  if (!AUTHORITY.test(authority) || FORBIDDEN.test(target)) return false;
+  if (!AUTHORITY.test(authority) || isForbidden(target)) return false;
   return target.startsWith("/") && !/[#\s]/.test(target);
 }
 
@@ -182,7 +216,7 @@ function requestAuthority(fields: Fields, minor: 0 | 1): string | null {
 
 /** The path and query of a target; `null` for other forms and for an absolute form that names another host. */
 function originForm(target: string, authority: string): string | null {
-  // FORBIDDEN lets a tab pass, because field values may hold one; a target with one has two ends.
+  // A tab is not forbidden, because field values may hold one; a target with one has two ends.
   if (target.includes("#") || target.includes("\t")) return null;
   if (target.startsWith("/")) return target;
   const absolute = /^https?:\/\/([^/?]+)(.*)$/i.exec(target);
@@ -220,7 +254,7 @@ function persists(fields: Fields, minor: 0 | 1): boolean {
 
 /** Parses a response head, `null` when it is broken. @param text as in {@link parseRequestHead} */
 export function parseResponseHead(text: string): ResponseHead | null {
-  if (FORBIDDEN.test(text)) return null;
+  if (isForbidden(text)) return null;
   const lineEnd = text.indexOf("\r\n");
   const line = lineEnd === -1 ? text : text.slice(0, lineEnd);
   const match = /^HTTP\/1\.([01]) ([1-9]\d{2})(?: (.*))?$/.exec(line);

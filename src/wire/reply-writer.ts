@@ -13,6 +13,22 @@ const LAST_CHUNK = headBytes("0\r\n\r\n");
 /** Chunks up to this size are copied behind their size line, so that one event is one write. */
 const COPY_MAX = 16_384;
 
+/** The lines of a reply whose body is at hand, and its bytes; what {@link ReplyWriter} would write in one go. */
+export function wholeReply(
+  reply: Reply & { readonly body: Uint8Array | null },
+  context: ReplyContext,
+): { readonly head: string; readonly body: Uint8Array | null; readonly keepAlive: boolean } {
+  const framing = framingOf(reply, context);
+  const keepAlive = context.keepAlive && reply.close !== true;
+  const head = headText(reply, context, { framing, keepAlive });
+  return { head, body: framing === "none" ? null : reply.body, keepAlive };
+}
+
+/** Whether nothing has to be waited for. */
+export function isWhole(reply: Reply): reply is Reply & { readonly body: Uint8Array | null } {
+  return reply.tunnel === undefined && (reply.body === null || reply.body instanceof Uint8Array);
+}
+
 /** Facts of the request that decide the framing. */
 export interface ReplyContext {
   readonly method: string;
@@ -20,12 +36,14 @@ export interface ReplyContext {
   readonly keepAlive: boolean;
 }
 
+type Framing = "none" | "length" | "chunked" | "until_close";
+
 /** Writes a reply and reports its end once. */
 export class ReplyWriter implements BodySink {
   private readonly outgoing: Outgoing;
   private readonly done: (complete: boolean) => void;
   private source: BodySource | null = null;
-  private framing: "none" | "length" | "chunked" | "until_close" = "none";
+  framing: Framing = "none";
   private remaining = 0;
   private finished = false;
   bodyBytes = 0;
@@ -42,7 +60,7 @@ export class ReplyWriter implements BodySink {
     const body = reply.body;
     this.framing = framingOf(reply, context);
     this.keepAlive = context.keepAlive && reply.close !== true && this.framing !== "until_close";
-    const head = this.headText(reply, context);
+    const head = headText(reply, context, this);
     if (this.framing === "none" || body === null || body instanceof Uint8Array) {
       this.sendWhole(head, body);
       return;
@@ -67,17 +85,6 @@ export class ReplyWriter implements BodySink {
   /** The client can tell a cut from the end by the framing; without one only a reset says it. */
   get isCutVisible(): boolean {
     return this.framing === "length" || this.framing === "chunked";
-  }
-
-  private headText(reply: Reply, context: ReplyContext): string {
-    let head = `HTTP/1.1 ${reply.status} ${reply.reason}\r\n${reply.fields}`;
-    if (this.framing === "chunked") head += "Transfer-Encoding: chunked\r\n";
-    else if (this.framing === "length" || isHeadOfBytes(reply, context))
-      head += `Content-Length: ${lengthOf(reply)}\r\n`;
-    if (reply.tunnel !== undefined) head += "Connection: Upgrade\r\n";
-    else if (!this.keepAlive) head += "Connection: close\r\n";
-    else if (context.minor === 0) head += "Connection: keep-alive\r\n";
-    return `${head}\r\n`;
   }
 
   write(chunk: Uint8Array): boolean {
@@ -137,10 +144,7 @@ export class ReplyWriter implements BodySink {
   }
 }
 
-function framingOf(
-  reply: Reply,
-  context: ReplyContext,
-): "none" | "length" | "chunked" | "until_close" {
+function framingOf(reply: Reply, context: ReplyContext): Framing {
   if (context.method === "HEAD" || reply.status === 204 || reply.status === 304) return "none";
   if (reply.status < 200) return "none";
   if (reply.body === null || reply.body instanceof Uint8Array || reply.body.length !== null) {
@@ -156,4 +160,19 @@ function isHeadOfBytes(reply: Reply, context: ReplyContext): boolean {
 
 function lengthOf(reply: Reply): number {
   return reply.body === null ? 0 : (reply.body.length ?? 0);
+}
+
+function headText(
+  reply: Reply,
+  context: ReplyContext,
+  { framing, keepAlive }: { readonly framing: Framing; readonly keepAlive: boolean },
+): string {
+  let head = `HTTP/1.1 ${reply.status} ${reply.reason}\r\n${reply.fields}`;
+  if (framing === "chunked") head += "Transfer-Encoding: chunked\r\n";
+  else if (framing === "length" || isHeadOfBytes(reply, context))
+    head += `Content-Length: ${lengthOf(reply)}\r\n`;
+  if (reply.tunnel !== undefined) head += "Connection: Upgrade\r\n";
+  else if (!keepAlive) head += "Connection: close\r\n";
+  else if (context.minor === 0) head += "Connection: keep-alive\r\n";
+  return `${head}\r\n`;
 }

@@ -9,7 +9,7 @@ import { chunkedDecoder, lengthDecoder } from "./body.ts";
 import type { Exchange, ExchangeHandler, Peer, Reply, WireRefusal } from "./exchange.ts";
 import { type Framing, MAX_FIELDS, parseRequestHead, type RequestHead } from "./head.ts";
 import { RawWire } from "./raw.ts";
-import { ReplyWriter } from "./reply-writer.ts";
+import { isWhole, ReplyWriter, wholeReply } from "./reply-writer.ts";
 import { type BodyPace, RequestBody } from "./request-body.ts";
 import { headBytes, Outgoing, type OwnedSocket, type SocketOwner } from "./socket.ts";
 
@@ -199,7 +199,7 @@ export class ServerConnection implements SocketOwner {
       resume: () => this.resumeReading(),
       wanted: () => {
         // The body may already be here: then nobody waits for the interim answer.
-        if (expectsContinue && body.received === 0 && this.writer === null) {
+        if (expectsContinue && body.received === 0 && this.state === "handling") {
           this.outgoing.write(CONTINUE);
         }
       },
@@ -217,6 +217,12 @@ export class ServerConnection implements SocketOwner {
     this.state = "sending";
     this.sinceMs = performance.now();
     const { head } = exchange;
+    const mayStay = head.keepAlive && !this.isDraining && mayLiveOn(exchange, reply);
+    const context = { method: head.method, minor: head.minor, keepAlive: mayStay };
+    if (isWhole(reply) && this.outgoing.queuedBytes === 0) {
+      this.replyWhole(reply, wholeReply(reply, context));
+      return;
+    }
     const settle = (complete: boolean): void => {
       this.onFlushed = null;
       reply.onSent?.({ bodyBytes: writer.bodyBytes, isComplete: complete });
@@ -231,8 +237,23 @@ export class ServerConnection implements SocketOwner {
       if (this.onFlushed === settle) settle(false);
       else writer.abort();
     };
-    const keepAlive = head.keepAlive && !this.isDraining && mayLiveOn(exchange, reply);
-    writer.send(reply, { method: head.method, minor: head.minor, keepAlive });
+    writer.send(reply, context);
+  }
+
+  /** The common case, without a writer: everything is at hand and goes out in one write. */
+  private replyWhole(reply: Reply, { head, body, keepAlive }: ReturnType<typeof wholeReply>): void {
+    const bodyBytes = body?.length ?? 0;
+    const settle = (complete: boolean): void => {
+      this.onFlushed = null;
+      reply.onSent?.({ bodyBytes, isComplete: complete });
+      if (this.state === "closed") return;
+      // The lengths are announced, so a cut is seen.
+      if (complete) this.afterReply(keepAlive);
+      else this.close(false);
+    };
+    this.outgoing.writeHead(head, body ?? undefined);
+    if (this.outgoing.queuedBytes > 0) this.onFlushed = settle;
+    else settle(true);
   }
 
   private sent(reply: Reply, complete: boolean): void {
@@ -248,9 +269,13 @@ export class ServerConnection implements SocketOwner {
       this.becomeTunnel(reply.tunnel);
       return;
     }
+    this.afterReply(writer?.keepAlive === true);
+  }
+
+  private afterReply(keepAlive: boolean): void {
     const body = this.exchange?.body ?? null;
     const isUnread = body !== null && !body.complete;
-    if (writer?.keepAlive !== true) this.close(isUnread || this.pending !== null);
+    if (!keepAlive) this.close(isUnread || this.pending !== null);
     else if (!isUnread) this.ready();
     else {
       this.state = "discarding";
