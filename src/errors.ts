@@ -32,6 +32,16 @@ export class OperatorError extends Error {
   }
 }
 
+/** Errors that say that something else is down, rather than that the configuration is wrong. */
+const UNAVAILABLE =
+  /^(ECONN\w+|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN|OFFLINE|LOADING|MASTERDOWN|CLUSTERDOWN|OOM|MISCONF|NOREPLICAS)$/;
+
+/** The exit code of a start that failed so. */
+export function startExitCode(error: unknown): ExitCode {
+  if (error instanceof OperatorError) return error.exitCode;
+  return UNAVAILABLE.test(errorCode(error) ?? "") ? EXIT.unavailable : EXIT.config;
+}
+
 /** The `code` of a system error such as `ENOENT`, or undefined. */
 export function errorCode(error: unknown): string | undefined {
   if (typeof error !== "object" || error === null || !("code" in error)) return undefined;

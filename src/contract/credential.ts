@@ -19,6 +19,8 @@ export interface CredentialSources {
   readonly header?: string;
   /** Accept `Basic` with the token as password (git-like tools). Default false. */
   readonly basic?: boolean;
+  /** Read Authorization. False where it belongs to the upstream; then only `header` is read. Default true. */
+  readonly authorization?: boolean;
 }
 
 const NONE: FoundCredential = Object.freeze({ found: "none" });
@@ -36,7 +38,7 @@ const MAX_CREDENTIAL_LENGTH = 8192;
  * credential is `malformed`.
  */
 export function readCredential(request: AuthRequest, sources: CredentialSources): FoundCredential {
-  const lines = request.headers.all("authorization");
+  const lines = sources.authorization === false ? [] : request.headers.all("authorization");
   if (lines.length > 1) return AMBIGUOUS;
   const authorization = trimBlanks(lines[0] ?? "");
   if (authorization !== "") return fromAuthorization(authorization, sources.basic === true);

@@ -10,6 +10,7 @@ export type { Clock, Host, Log, LogFields, Migration } from "./host.ts";
 export { type MemberDraft, MemberError, type MemberRecord, type MemberStore } from "./members.ts";
 export {
   ABSENT,
+  accept,
   type Identity,
   type Outcome,
   REJECT_REASONS,
@@ -22,6 +23,7 @@ export {
   CONTRACT_VERSION,
   type Condition,
   definePlugin,
+  type Offers,
   type Plugin,
   type PluginCommand,
   type Question,
@@ -33,10 +35,22 @@ export {
 export { parseDuration, parseSize } from "./quantity.ts";
 export type { AuthRequest, BodyHash, RequestHeaders } from "./request.ts";
 export { secret } from "./secret.ts";
+export type { Claim, Revocation, SharedState } from "./shared.ts";
 export {
   type IssuedToken,
   type TokenDraft,
   TokenError,
+  type TokenFilter,
+  type TokenOrder,
+  type TokenPage,
+  type TokenQuery,
   type TokenRecord,
   type TokenStore,
 } from "./tokens.ts";
+export {
+  type Valkey,
+  ValkeyError,
+  type ValkeyTracking,
+  type ValkeyTrackingOptions,
+} from "./valkey.ts";
+export { checkValkeySettings, type ValkeySettings, valkeyShape } from "./valkey-settings.ts";

@@ -5,6 +5,9 @@
  * time can be tested and everything opened ends with the gateway.
  */
 import type { Database } from "bun:sqlite";
+import type { SharedState } from "./shared.ts";
+import type { Valkey } from "./valkey.ts";
+import type { ValkeySettings } from "./valkey-settings.ts";
 
 /** Structured facts of a log line. Credentials must never be among them. */
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
@@ -62,6 +65,14 @@ export interface Host {
   key(name: string): Uint8Array;
   /** The same; with `isMade: false` a key that is not there is `null` and none is made. */
   key(name: string, options: { readonly isMade: boolean }): Uint8Array | null;
+  /** What replicas have in common: used proofs, revocations. In the state database unless the config has `shared`. */
+  readonly shared: SharedState;
+  /**
+   * Connects to a Valkey of the strategy's own, with settings that were parsed by `valkeyShape`. Closed by the gateway
+   * after the strategies.
+   * @throws ValkeyError when it cannot be reached or refuses the password
+   */
+  valkey(settings: ValkeySettings): Promise<Valkey>;
   /** Compares in a time that does not depend on where the texts differ. */
   secretEquals(a: string, b: string): boolean;
   /**

@@ -73,6 +73,24 @@ export type Outcome =
       readonly credentialId?: string;
     };
 
+const SETTLED = new WeakSet<Identity>();
+
+/**
+ * An acceptance that may be given again and again, frozen with its identity: what follows from the identity alone is
+ * then worked out once. For a credential that is the same for many requests; changes nothing else.
+ */
+export function accept(identity: Identity): Outcome {
+  if (identity.scopes !== undefined) Object.freeze(identity.scopes);
+  if (identity.attributes !== undefined) Object.freeze(identity.attributes);
+  SETTLED.add(Object.freeze(identity));
+  return Object.freeze({ outcome: "accept", identity });
+}
+
+/** Whether an identity came from {@link accept} and can never change. */
+export function isSettled(identity: Identity): boolean {
+  return SETTLED.has(identity);
+}
+
 /** Shared instances, so that the hot path allocates nothing for the two commonest answers. */
 export const ABSENT: Outcome = Object.freeze({ outcome: "absent" });
 /** @see ABSENT */

@@ -4,7 +4,7 @@
  * Invariant: bundled and external plugins are the same thing; the loader checks both by this shape.
  */
 import type { z } from "zod";
-import type { Host } from "./host.ts";
+import type { Host, Migration } from "./host.ts";
 import type { MemberStore } from "./members.ts";
 import type { Identity, Outcome } from "./outcome.ts";
 import type { AuthRequest } from "./request.ts";
@@ -59,7 +59,8 @@ export interface SurfaceCaller {
 
 /**
  * Endpoints that Gatehouse itself answers; mounted only where a route of the config says `surface: STRATEGY.NAME`.
- * The request's body is at most 1 MiB and has been read. A throw ends as 503.
+ * The request's body is at most 1 MiB and has been read. A throw ends as 503. Gatehouse has `tokens`, `docs` and
+ * `health` itself for every strategy (docs/token-api.md); one of the strategy's own with such a name goes first.
  */
 export interface Surface {
   /** Lower-case slug. */
@@ -109,6 +110,14 @@ export interface Surroundings {
   readonly configDir: string;
 }
 
+/** What the instances of a plugin have, as far as it is known without starting one. */
+export interface Offers {
+  /** Whether they keep tokens. */
+  readonly tokens: boolean;
+  /** Names of their surfaces. */
+  readonly surfaces: readonly string[];
+}
+
 /** See docs/plugin-guide.md. */
 export interface Plugin<Schema extends z.ZodObject = z.ZodObject> {
   /** Lower-case slug; a bundled plugin's folder has the same name. */
@@ -127,9 +136,35 @@ export interface Plugin<Schema extends z.ZodObject = z.ZodObject> {
   init(config: z.infer<Schema>, host: Host): StrategyInstance | Promise<StrategyInstance>;
   readonly commands?: readonly PluginCommand[];
   readonly questions?: readonly Question[];
+  /**
+   * So that `config validate` can say that a route asks for a surface which is not there. Absent: that is found when
+   * the strategy is started.
+   */
+  readonly offers?: Offers;
+  /**
+   * The steps that are passed to `host.database`, by namespace: so that a backup which a newer version made is refused
+   * before it is put in place. Absent: that is found when the strategy is started.
+   */
+  readonly migrations?: Readonly<Record<string, readonly Migration[]>>;
 }
 
+/** A plugin as it is written: `config` may be a function, which is asked once, when somebody needs the schema. */
+export type WrittenPlugin<Schema extends z.ZodObject> = Omit<Plugin<Schema>, "config"> & {
+  readonly config: Schema | (() => Schema);
+};
+
 /** Gives the config type to `init` and freezes the object. Does nothing else. */
-export function definePlugin<Schema extends z.ZodObject>(plugin: Plugin<Schema>): Plugin<Schema> {
-  return Object.freeze(plugin);
+export function definePlugin<Schema extends z.ZodObject>(
+  plugin: WrittenPlugin<Schema>,
+): Plugin<Schema> {
+  const { config } = plugin;
+  if (typeof config !== "function") return Object.freeze({ ...plugin, config });
+  let made: Schema | undefined;
+  return Object.freeze({
+    ...plugin,
+    get config() {
+      made ??= config();
+      return made;
+    },
+  });
 }

@@ -10,6 +10,7 @@ import type { Role } from "./outcome.ts";
 export interface TokenRecord {
   /** Public; safe in logs. */
   readonly id: string;
+  /** Empty when it was made without one. */
   readonly name: string;
   readonly owner: string | null;
   readonly role: Role;
@@ -29,8 +30,9 @@ export interface TokenRecord {
 
 /** What a new token is made from. */
 export interface TokenDraft {
-  /** 1 to 200 characters without control characters. */
-  readonly name: string;
+  /** 1 to 256 characters without control characters. Absent: the token has no name. */
+  readonly name?: string;
+  /** 1 to 256 characters without control characters. */
   readonly owner?: string;
   readonly role?: Role;
   readonly scopes?: readonly string[];
@@ -58,17 +60,56 @@ export class TokenError extends Error {
   }
 }
 
+/** Narrows a call to some of the tokens: the others are as if they were not there. */
+export interface TokenFilter {
+  /** Exactly this owner's. */
+  readonly owner: string;
+}
+
+/** By time of creation or by name; `oldest` and `name_reversed` are exactly the reverse of the others. */
+export type TokenOrder = "newest" | "oldest" | "name" | "name_reversed";
+
+/** A part of all tokens in some order. */
+export interface TokenQuery {
+  readonly order: TokenOrder;
+  /** Begin behind this token, whether or not it is still there. Absent: at the first. */
+  readonly after?: Pick<TokenRecord, "id" | "name" | "createdAtMs">;
+  /** At least 1. */
+  readonly limit: number;
+  /** What id, name or owner must hold somewhere, without regard to case. Not empty. */
+  readonly text?: string;
+  /** Whether tokens that were revoked are among them. */
+  readonly revoked: boolean;
+}
+
+/** The answer to a {@link TokenQuery}. */
+export interface TokenPage {
+  readonly records: readonly TokenRecord[];
+  /** How many there are without `after` and `limit`. */
+  readonly total: number;
+}
+
 /** Implemented by a strategy instance that keeps tokens. Every call may throw {@link TokenError}. */
 export interface TokenStore {
   create(draft: TokenDraft): IssuedToken | Promise<IssuedToken>;
-  /** Newest first. */
-  list(): readonly TokenRecord[] | Promise<readonly TokenRecord[]>;
+  /** Newest first, then by id. With a filter without looking at everybody's tokens. */
+  list(filter?: TokenFilter): readonly TokenRecord[] | Promise<readonly TokenRecord[]>;
+  /** For stores that may hold more than should be read at once: a page of everybody's tokens. */
+  page?(query: TokenQuery): TokenPage | Promise<TokenPage>;
   /** By id, or by name when exactly one token that is not revoked has it. */
-  get(idOrName: string): TokenRecord | Promise<TokenRecord>;
+  get(idOrName: string, filter?: TokenFilter): TokenRecord | Promise<TokenRecord>;
   /** A new secret under the same id; the old one lives on for `graceMs` (0: ends at once). */
-  rotate(idOrName: string, graceMs: number): IssuedToken | Promise<IssuedToken>;
+  rotate(
+    idOrName: string,
+    graceMs: number,
+    filter?: TokenFilter,
+  ): IssuedToken | Promise<IssuedToken>;
   /** Holds on the very next request. Revoking twice keeps the first time and reason. */
-  revoke(idOrName: string, reason: string): TokenRecord | Promise<TokenRecord>;
+  revoke(
+    idOrName: string,
+    reason: string,
+    filter?: TokenFilter,
+  ): TokenRecord | Promise<TokenRecord>;
   /** Takes over a token made elsewhere; only its keyed hash is kept. */
   adopt?(token: string, draft: TokenDraft): TokenRecord | Promise<TokenRecord>;
   /** The same for many, all or none; the error's `index` says which one was wrong. */
