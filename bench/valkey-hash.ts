@@ -8,6 +8,7 @@ import plugin from "../plugins/valkey-hash/index.ts";
 import { systemClock } from "../src/clock.ts";
 import type { AuthRequest, StrategyInstance } from "../src/contract/gatehouse.ts";
 import { createHost, lazyDatabase } from "../src/host.ts";
+import { lazyValkey } from "../src/valkey/connections.ts";
 import {
   freePort,
   installed,
@@ -90,6 +91,7 @@ async function build(lab: Lab, url: string, size: number): Promise<Subject> {
     env: {},
     database,
     signal: new AbortController().signal,
+    valkey: lazyValkey(directory).open,
   };
   const open = async (cache: boolean) =>
     plugin.init(plugin.config.parse({ url, salt: SALT, cache }), createHost("keys", shared));

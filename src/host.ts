@@ -7,8 +7,11 @@
 import type { Database } from "bun:sqlite";
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Clock, Host, Log, LogFields, Migration } from "./contract/host.ts";
+import type { SharedState } from "./contract/shared.ts";
 import type { HostFetch } from "./host-fetch.ts";
+import { embeddedState } from "./store/embedded-state.ts";
 import { stateKey } from "./store/keys.ts";
+import { sharedTables } from "./store/shared-tables.ts";
 import { openStateDatabase, type StateDatabase } from "./store/sqlite.ts";
 
 /** What the hosts of all strategies of a gateway share. */
@@ -25,6 +28,10 @@ export interface HostShared {
   readonly signal: AbortSignal;
   /** Absent: there is no outside, and `host.fetch` says so. */
   readonly fetch?: HostFetch["fetch"];
+  /** Absent: as with `fetch`. */
+  readonly valkey?: Host["valkey"];
+  /** Absent: it lies in the state database. */
+  readonly state?: SharedState;
   /** Default `serve`. */
   readonly purpose?: Host["purpose"];
 }
@@ -33,6 +40,8 @@ export interface HostShared {
 export interface LazyDatabase {
   /** @throws what `openStateDatabase` throws, or when it was closed before */
   get(): StateDatabase;
+  /** Calls `work` when it is about to be closed. */
+  beforeClose(work: () => void): void;
   /** Closes it if it was ever opened; more than once is fine. */
   close(): void;
 }
@@ -41,14 +50,17 @@ export interface LazyDatabase {
 export function lazyDatabase(stateDir: string, clock: Clock): LazyDatabase {
   let opened: StateDatabase | null = null;
   let isClosed = false;
+  const ending: (() => void)[] = [];
   return {
     get() {
       if (isClosed) throw new Error("the state database was closed: the gateway is shutting down");
       opened ??= openStateDatabase(stateDir, { clock });
       return opened;
     },
+    beforeClose: (work) => void ending.push(work),
     close() {
       isClosed = true;
+      for (const work of ending.splice(0)) work();
       opened?.close();
       opened = null;
     },
@@ -66,6 +78,7 @@ export function createHost(strategy: string, shared: HostShared): Host {
     env: shared.env,
     signal: shared.signal,
     database(namespace: string, migrations: readonly Migration[]): Database {
+      if (namespace.startsWith("gatehouse")) throw new TypeError("this namespace is the gateway's");
       const state = shared.database.get();
       state.migrate(namespace, migrations);
       return state.database;
@@ -74,6 +87,8 @@ export function createHost(strategy: string, shared: HostShared): Host {
     key: keysOf(shared.stateDir),
     secretEquals,
     fetch: shared.fetch ?? noOutside,
+    valkey: shared.valkey ?? noOutside,
+    shared: shared.state ?? ownState(shared),
     purpose: shared.purpose ?? "serve",
   });
 }
@@ -87,8 +102,13 @@ function keysOf(stateDir: string): Host["key"] {
   return key;
 }
 
-function noOutside(): Promise<Response> {
-  return Promise.reject(new Error("this host has no outside to fetch from"));
+function noOutside(): Promise<never> {
+  return Promise.reject(new Error("this host has no outside"));
+}
+
+/** Shared state without others to share it with. */
+export function ownState(shared: Pick<HostShared, "database" | "clock" | "log">): SharedState {
+  return embeddedState(sharedTables(shared), () => shared.clock.nowMs());
 }
 
 /** Every line of a strategy says which strategy it is from; a field of the same name cannot hide that. */

@@ -58,6 +58,7 @@ function config(strategies: readonly StrategyConfig[]): GatewayConfig {
     file: join(directory, "gatehouse.yaml"),
     configDir: directory,
     stateDir: join(directory, "state"),
+    shared: null,
     server: {
       listen: [],
       tls: [],

@@ -14,12 +14,14 @@ import { nameHint } from "./config/suggest.ts";
 import type { Clock, Log, LogFields } from "./contract/host.ts";
 import type { Plugin, StrategyInstance } from "./contract/plugin.ts";
 import type { TokenStore } from "./contract/tokens.ts";
-import { EXIT, type ExitCode, errorCode, errorMessage, OperatorError } from "./errors.ts";
+import { EXIT, errorMessage, OperatorError, startExitCode } from "./errors.ts";
 import { createHost, type HostShared, lazyDatabase } from "./host.ts";
 import { createHostFetch } from "./host-fetch.ts";
 import { type LoadPlugin, pluginLoader } from "./loader.ts";
+import { type OpenedShared, openShared } from "./open-shared.ts";
 import { instanceProblems } from "./plugin-shape.ts";
 import { type Redact, redactor } from "./redactor.ts";
+import { lazyValkey } from "./valkey/connections.ts";
 
 /** What starting strategies takes. */
 export interface StartOptions {
@@ -59,9 +61,6 @@ const START_MS = 30_000;
 /** How long each strategy has to close when another one could not be started. */
 const FAILED_START_CLOSE_MS = 5000;
 
-/** System errors that say that something else is down, rather than that the configuration is wrong. */
-const UNAVAILABLE = /^(ECONN\w+|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)$/;
-
 interface Started {
   readonly running: RunningStrategy;
   readonly redact: Redact;
@@ -76,7 +75,9 @@ export async function startStrategies(options: StartOptions): Promise<RunningStr
   const { config, log } = options;
   const shutdown = new AbortController();
   const outside = createHostFetch(shutdown.signal);
-  const shared: HostShared = {
+  const valkeys = lazyValkey(config.configDir);
+  const purpose = options.purpose ?? "serve";
+  const parts = {
     log,
     clock: options.clock,
     stateDir: config.stateDir,
@@ -85,26 +86,31 @@ export async function startStrategies(options: StartOptions): Promise<RunningStr
     database: lazyDatabase(config.stateDir, options.clock),
     signal: shutdown.signal,
     fetch: outside.fetch,
-    purpose: options.purpose ?? "serve",
+    valkey: valkeys.open,
+    purpose,
   };
+  let common: OpenedShared | null = null;
   const started: Started[] = [];
   const close = once(async (deadlineMs: number) => {
     // First, so that background work of a strategy ends before its close waits for it.
     shutdown.abort(new Error("the gateway is shutting down"));
     for (const strategy of started.toReversed()) await closeOne(strategy, deadlineMs, log);
+    common?.close();
     outside.close();
-    closeDatabase(shared);
+    valkeys.close();
+    closeDatabase(parts);
   });
   const wanted = config.strategies.filter(({ name }) => options.only?.includes(name) ?? true);
-  for (const strategy of wanted) {
-    try {
-      started.push(await startOne(strategy, options, shared));
-    } catch (error) {
-      await close(FAILED_START_CLOSE_MS);
-      throw error;
-    }
+  try {
+    common = await openShared(config.shared, parts);
+    const shared: HostShared = { ...parts, state: common.state };
+    for (const strategy of wanted) started.push(await startOne(strategy, options, shared));
+    const byName = new Map(started.map(({ running }) => [running.name, running]));
+    return { byName, close };
+  } catch (error) {
+    await close(FAILED_START_CLOSE_MS);
+    throw error;
   }
-  return { byName: new Map(started.map(({ running }) => [running.name, running])), close };
 }
 
 async function startOne(
@@ -139,7 +145,7 @@ async function startOne(
     const hint = error instanceof OperatorError ? error.hint : undefined;
     const why = redact(errorMessage(error));
     throw new OperatorError(
-      exitCodeOf(error),
+      startExitCode(error),
       `strategy ${name} (${use}) cannot start: ${why}`,
       hint === undefined ? undefined : redact(hint),
     );
@@ -157,11 +163,6 @@ async function started<T>(starting: Promise<T>): Promise<T> {
   } finally {
     clearTimeout(timer);
   }
-}
-
-function exitCodeOf(error: unknown): ExitCode {
-  if (error instanceof OperatorError) return error.exitCode;
-  return UNAVAILABLE.test(errorCode(error) ?? "") ? EXIT.unavailable : EXIT.config;
 }
 
 async function closeOne({ running, redact }: Started, deadlineMs: number, log: Log): Promise<void> {

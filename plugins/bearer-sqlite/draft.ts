@@ -8,6 +8,7 @@ import { type Role, type TokenDraft, TokenError } from "gatehouse";
 
 /** A draft with every default filled in. */
 export interface CheckedDraft {
+  /** Empty: none. */
   readonly name: string;
   readonly owner: string | null;
   readonly role: Role;
@@ -17,7 +18,7 @@ export interface CheckedDraft {
   readonly createdBy: string | null;
 }
 
-const MAX_TEXT = 200;
+const MAX_TEXT = 256;
 const MAX_REASON = 500;
 const MAX_SCOPES = 64;
 const MAX_SCOPE = 128;
@@ -46,7 +47,7 @@ export function checkedDraft(draft: TokenDraft, nowMs: number): CheckedDraft {
     invalid("the token would expire before it becomes valid");
   }
   return {
-    name: checkedText(draft.name, "the name", MAX_TEXT),
+    name: draft.name === undefined ? "" : checkedText(draft.name, "the name", MAX_TEXT),
     owner: draft.owner === undefined ? null : checkedText(draft.owner, "the owner", MAX_TEXT),
     role: checkedRole(draft.role ?? "user"),
     scopes: checkedScopes(draft.scopes ?? []),

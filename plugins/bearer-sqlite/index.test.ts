@@ -97,6 +97,28 @@ describe("where the token is read from", () => {
     ]);
   });
 
+  test("Authorization can be left to the upstream: then only the header is read", async () => {
+    const { instance, tokens } = await start({ authorization: false, header: "X-Gatehouse-Key" });
+    const { token } = await tokens.create({ name: "ci" });
+    expect(ask(instance, bearer(token)).outcome).toBe("absent");
+    const proof = { authorization: "PoP abc.def.ghi" };
+    expect(ask(instance, { ...proof, "x-gatehouse-key": token }).outcome).toBe("accept");
+    expect(ask(instance, { ...proof, "x-gatehouse-key": "nope" }).outcome).toBe("unknown");
+    expect(ask(instance, { ...bearer("a, b"), "x-gatehouse-key": token }).outcome).toBe("accept");
+    expect(instance.credentialHeaders).toEqual(["x-gatehouse-key"]);
+    expect(instance.challenges?.()).toEqual([]);
+  });
+
+  test.each([
+    [{ header: null }, "without Authorization a header must be named"],
+    [{ basic: true }, "Basic is in Authorization"],
+  ])("without Authorization %j is refused", (more, said) => {
+    const parsed = plugin.config.safeParse({ authorization: false, ...more });
+    expect(parsed.error?.issues.map(({ message }) => message)).toEqual([
+      expect.stringContaining(said),
+    ]);
+  });
+
   test("an empty or impossible credential is malformed, two are ambiguous, in whatever order", async () => {
     const { instance, tokens } = await start();
     const { token } = await tokens.create({ name: "ci" });

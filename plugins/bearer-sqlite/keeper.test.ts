@@ -131,6 +131,52 @@ describe("creating and finding", () => {
   });
 });
 
+describe("one owner's tokens", () => {
+  test("are listed alone, newest first", async () => {
+    const ids: string[] = [];
+    for (const owner of ["alice", "bob", "alice", "Alice"]) {
+      const { record } = await tokens.create({ name: "ci", owner });
+      if (owner === "alice") ids.unshift(record.id);
+      context.clock.advance(1);
+    }
+    await tokens.create({});
+    expect((await tokens.list({ owner: "alice" })).map(({ id }) => id)).toEqual(ids);
+    expect(await tokens.list({ owner: "carol" })).toEqual([]);
+    expect(await tokens.list({ owner: "" })).toEqual([]);
+  });
+
+  test("are the only ones that a filtered call finds, by id and by name", async () => {
+    const owner = "alice";
+    const own = await tokens.create({ name: "own", owner });
+    const other = await tokens.create({ name: "other", owner: "bob" });
+    const nobodys = await tokens.create({ name: "nobodys" });
+    for (const wanted of [other.record.id, "other", nobodys.record.id, "nobodys", "ABCDEFGHIJKL"]) {
+      for (const work of [
+        () => tokens.get(wanted, { owner }),
+        () => tokens.rotate(wanted, 0, { owner }),
+        () => tokens.revoke(wanted, "", { owner }),
+      ]) {
+        expect((await mistake(work)).code).toBe("not_found");
+      }
+    }
+    expect([await answer(other.token), await answer(nobodys.token)]).toEqual(["accept", "accept"]);
+    expect((await tokens.get("own", { owner })).id).toBe(own.record.id);
+    expect((await tokens.rotate(own.record.id, 0, { owner })).record.id).toBe(own.record.id);
+    await tokens.revoke(own.record.id, "", { owner });
+    expect(await answer(own.token)).not.toBe("accept");
+  });
+
+  test("may be without a name, and then none is shown or found", async () => {
+    const { token, record } = await tokens.create({ owner: "alice" });
+    expect(record.name).toBe("");
+    expect((await mistake(() => tokens.get(""))).code).toBe("not_found");
+    const request = authRequest({ headers: { authorization: `Bearer ${token}` } });
+    const outcome = await instance.authenticate(request);
+    if (outcome.outcome !== "accept") throw new Error("it was not accepted");
+    expect(outcome.identity).not.toHaveProperty("name");
+  });
+});
+
 describe("rotating", () => {
   test("the id stays, the new secret works at once and the old one until the grace time ends", async () => {
     const first = await tokens.create({ name: "ci" });

@@ -7,13 +7,16 @@
 import {
   type Clock,
   type IssuedToken,
+  type Revocation,
   type TokenDraft,
   TokenError,
+  type TokenFilter,
   type TokenRecord,
   type TokenStore,
 } from "gatehouse";
 import { checkedDraft, checkedForeign, checkedGrace, checkedReason } from "./draft.ts";
 import type { LastUsed } from "./last-used.ts";
+import { endedAtOnce, type Replicas } from "./replicas.ts";
 import { isId, newId, type TokenForm } from "./token.ts";
 import type { NewToken, TokensTable } from "./tokens-table.ts";
 import { standing } from "./verify.ts";
@@ -28,6 +31,8 @@ export interface KeeperOptions {
   readonly digest: (token: string) => Uint8Array;
   /** Called after every write. */
   readonly changed: () => void;
+  /** Other gateways with copies of the database; `null` when there are none. */
+  readonly replicas: Replicas | null;
 }
 
 /** The token store of one strategy. */
@@ -42,10 +47,23 @@ export function openKeeper(options: KeeperOptions): Required<TokenStore> {
   const { transaction } = options.table;
   return {
     create: (draft) => changing(() => create(options, draft)),
-    list: () => options.table.records().map((record) => withPending(options, record)),
-    get: (idOrName) => show(options, find(options.table, idOrName)),
-    rotate: (idOrName, graceMs) => changing(() => rotate(options, idOrName, graceMs)),
-    revoke: (idOrName, reason) => changing(() => revoke(options, idOrName, reason)),
+    list: (filter) =>
+      recordsOf(options.table, filter).map((record) => withPending(options, record)),
+    async page(query) {
+      const { records, total } = await options.table.page(query);
+      return { total, records: records.map((record) => withPending(options, record)) };
+    },
+    get: (idOrName, filter) => show(options, find(options.table, { idOrName, filter })),
+    rotate(idOrName, graceMs, filter) {
+      const { issued, ended } = changing(() => rotate(options, { idOrName, filter }, graceMs));
+      const telling = options.replicas?.tellRotated(issued.record.id, ended);
+      return telling === undefined ? issued : telling.then(() => issued);
+    },
+    revoke(idOrName, reason, filter) {
+      const record = changing(() => revoke(options, { idOrName, filter }, reason));
+      const telling = options.replicas?.tellRevoked(record.id, record.expiresAtMs);
+      return telling === undefined ? record : telling.then(() => record);
+    },
     adopt: (token, draft) => changing(() => transaction(() => adopt(options, token, draft))),
     adoptAll: (entries) =>
       changing(() =>
@@ -90,10 +108,14 @@ function adopt(options: KeeperOptions, foreign: string, draft: TokenDraft): Toke
   return show(options, id);
 }
 
-function rotate(options: KeeperOptions, idOrName: string, grace: number): IssuedToken {
+function rotate(
+  options: KeeperOptions,
+  wanted: Wanted,
+  grace: number,
+): { readonly issued: IssuedToken; readonly ended: readonly Revocation[] } {
   const graceMs = checkedGrace(grace);
   return options.table.transaction(() => {
-    const id = find(options.table, idOrName);
+    const id = find(options.table, wanted);
     const nowMs = options.clock.nowMs();
     const reason = standing(show(options, id), nowMs);
     if (reason === "token_revoked" || reason === "token_expired") {
@@ -101,15 +123,17 @@ function rotate(options: KeeperOptions, idOrName: string, grace: number): Issued
       throw new TokenError("invalid", `token ${id} is ${state}; create a new one`);
     }
     const token = options.form.issue(id);
+    const digests = options.table.digests(id);
+    const ended = digests === null ? [] : endedAtOnce(id, digests, graceMs);
     options.table.rotate(id, options.digest(token), graceMs === 0 ? null : nowMs + graceMs);
-    return { token, record: show(options, id) };
+    return { issued: { token, record: show(options, id) }, ended };
   });
 }
 
-function revoke(options: KeeperOptions, idOrName: string, reason: string): TokenRecord {
+function revoke(options: KeeperOptions, wanted: Wanted, reason: string): TokenRecord {
   const text = checkedReason(reason);
   return options.table.transaction(() => {
-    const id = find(options.table, idOrName);
+    const id = find(options.table, wanted);
     options.table.revoke(id, options.clock.nowMs(), text);
     return show(options, id);
   });
@@ -124,13 +148,20 @@ function row(
   return { id, createdAtMs, ...checkedDraft(draft, createdAtMs) };
 }
 
+/** Which token a caller means. */
+interface Wanted {
+  readonly idOrName: string;
+  readonly filter: TokenFilter | undefined;
+}
+
 /**
  * The id that is meant. An id wins over a name, so that nobody can hide a token by naming another one after it.
  * What was asked for is not repeated in the error: it may be a token pasted by mistake.
  */
-function find(table: TokensTable, idOrName: string): string {
-  if (isId(idOrName) && table.record(idOrName) !== null) return idOrName;
-  const ids = table.liveIdsByName(idOrName);
+function find(table: TokensTable, { idOrName, filter }: Wanted): string {
+  const known = isId(idOrName) ? table.record(idOrName) : null;
+  if (known !== null && (filter === undefined || known.owner === filter.owner)) return idOrName;
+  const ids = idsByName(table, idOrName, filter);
   const id = ids[0];
   if (id === undefined) {
     throw new TokenError(
@@ -142,6 +173,25 @@ function find(table: TokensTable, idOrName: string): string {
     throw new TokenError("not_unique", `several tokens have this name: ${ids.join(", ")}`);
   }
   return id;
+}
+
+/** Of tokens that are not revoked. Those without a name cannot be asked for by it. */
+function idsByName(
+  table: TokensTable,
+  name: string,
+  filter: TokenFilter | undefined,
+): readonly string[] {
+  if (name === "") return [];
+  if (filter === undefined) return table.liveIdsByName(name);
+  return table
+    .recordsOf(filter.owner)
+    .filter((record) => record.name === name && record.revokedAtMs === null)
+    .map(({ id }) => id)
+    .slice(0, 20);
+}
+
+function recordsOf(table: TokensTable, filter: TokenFilter | undefined): readonly TokenRecord[] {
+  return filter === undefined ? table.records() : table.recordsOf(filter.owner);
 }
 
 function show(options: KeeperOptions, id: string): TokenRecord {

@@ -5,7 +5,8 @@
  * `close`. A row belongs to one strategy and is never seen by another. No token and no secret is ever a value in here.
  */
 import type { Database } from "bun:sqlite";
-import type { Migration, Role, TokenRecord } from "gatehouse";
+import type { Migration, Role, TokenPage, TokenQuery, TokenRecord } from "gatehouse";
+import { openPages, RECORD, type RecordRow, toRecord } from "./token-pages.ts";
 import type { StoredToken } from "./verify.ts";
 
 /** Never changed once released; new steps are added at the end. */
@@ -47,7 +48,23 @@ export const MIGRATIONS: readonly Migration[] = [
       ) STRICT;
     `,
   },
+  {
+    // For lists: of one owner, and in pages of all; with what counting needs.
+    name: "002_lists",
+    sql: `
+      CREATE INDEX bearer_sqlite_owner ON bearer_sqlite_tokens (strategy, owner, created_at DESC, id);
+      CREATE INDEX bearer_sqlite_created ON bearer_sqlite_tokens (strategy, created_at DESC, id, revoked_at);
+    `,
+  },
 ];
+
+/** Every keyed hash of a token's secrets, and its end. */
+export interface Digests {
+  readonly digest: Uint8Array | null;
+  readonly previousDigest: Uint8Array | null;
+  readonly foreignDigest: Uint8Array | null;
+  readonly expiresAtMs: number | null;
+}
 
 /** A new row. Exactly one of the digests is set. */
 export interface NewToken {
@@ -82,9 +99,17 @@ export interface TokensTable {
   liveIdsByName(name: string): readonly string[];
   /** Newest first. */
   records(): readonly TokenRecord[];
+  /** The same of one owner. */
+  recordsOf(owner: string): readonly TokenRecord[];
+  page(query: TokenQuery): TokenPage | Promise<TokenPage>;
   insert(token: NewToken): void;
   /** `graceUntilMs` null: the old secret ends at once. */
   rotate(id: string, digest: Uint8Array, graceUntilMs: number | null): void;
+  digests(id: string): Digests | null;
+  /** Tokens that are revoked and would not have expired by `nowMs`. */
+  revokedIds(
+    nowMs: number,
+  ): readonly { readonly id: string; readonly expiresAtMs: number | null }[];
   /** Changes nothing when it is revoked already. */
   revoke(id: string, atMs: number, reason: string): void;
   /** Keeps the later of the stored and the given time. */
@@ -105,17 +130,6 @@ const STORED = `SELECT id, name, owner, role, scopes, expires_at AS expiresAtMs,
     foreign_until AS foreignUntilMs, rotations
   FROM bearer_sqlite_tokens`;
 
-const RECORD = `SELECT t.id, t.name, t.owner, t.role, t.scopes, t.created_at AS createdAtMs,
-    t.created_by AS createdBy, t.expires_at AS expiresAtMs, t.not_before AS notBeforeMs, u.at AS lastUsedAtMs,
-    t.revoked_at AS revokedAtMs, t.revoked_reason AS revokedReason, t.grace_until AS graceUntilMs,
-    t.foreign_digest IS NOT NULL AS isForeign
-  FROM bearer_sqlite_tokens AS t LEFT JOIN bearer_sqlite_last_used AS u ON u.id = t.id`;
-
-type RecordRow = Omit<TokenRecord, "scopes" | "foreign"> & {
-  readonly scopes: string;
-  readonly isForeign: number;
-};
-
 /**
  * Prepares the statements. The types of the rows are not checked again at run time: the tables are STRICT, and
  * what is read wrong from a damaged file is an error of SQLite or of the comparison, never an acceptance.
@@ -126,6 +140,7 @@ export function openTokensTable(
   mustBeSameFile: () => void = () => {},
 ): TokensTable {
   const statements = prepareAll(database);
+  const pages = openPages(database, strategy);
   const immediate = database.transaction((work: () => unknown) => work()).immediate;
   return {
     byId: (id) => statements.byId.get(id, strategy),
@@ -143,10 +158,14 @@ export function openTokensTable(
     },
     liveIdsByName: (name) => statements.liveIdsByName.all(strategy, name).map((row) => row.id),
     records: () => statements.records.all(strategy).map(toRecord),
+    recordsOf: (owner) => statements.recordsOf.all(strategy, owner).map(toRecord),
+    page: pages.page,
     insert: (token) => insert(statements.insert, strategy, token),
     rotate(id, digest, graceUntilMs) {
       statements.rotate.run(digest, graceUntilMs, id, strategy);
     },
+    digests: (id) => statements.digests.get(id, strategy),
+    revokedIds: (nowMs) => statements.revokedIds.all(strategy, nowMs),
     revoke(id, atMs, reason) {
       statements.revoke.run(atMs, reason, id, strategy);
     },
@@ -164,6 +183,7 @@ export function openTokensTable(
     withoutWaiting: (work) => withoutWaiting(database, work),
     close() {
       for (const statement of Object.values(statements)) statement.finalize();
+      pages.close();
     },
   };
 }
@@ -187,6 +207,9 @@ function prepareAll(database: Database) {
     records: database.prepare<RecordRow, [string]>(
       `${RECORD} WHERE t.strategy = ? ORDER BY t.created_at DESC, t.id`,
     ),
+    recordsOf: database.prepare<RecordRow, [string, string]>(
+      `${RECORD} WHERE t.strategy = ? AND t.owner = ? ORDER BY t.created_at DESC, t.id`,
+    ),
     insert: database.prepare<null, InsertValues>(
       `INSERT INTO bearer_sqlite_tokens (id, strategy, name, owner, role, scopes, digest, foreign_digest,
          created_at, created_by, not_before, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -198,6 +221,15 @@ function prepareAll(database: Database) {
          foreign_until = iif(foreign_digest IS NULL, NULL, iif(digest IS NULL, ifnull(?2, 0), 0)),
          digest = ?1, grace_until = ?2, rotations = rotations + 1
        WHERE id = ?3 AND strategy = ?4`,
+    ),
+    digests: database.prepare<Digests, [string, string]>(
+      `SELECT digest, previous_digest AS previousDigest, foreign_digest AS foreignDigest,
+         expires_at AS expiresAtMs
+       FROM bearer_sqlite_tokens WHERE id = ? AND strategy = ?`,
+    ),
+    revokedIds: database.prepare<{ id: string; expiresAtMs: number | null }, [string, number]>(
+      `SELECT id, expires_at AS expiresAtMs FROM bearer_sqlite_tokens
+       WHERE strategy = ? AND revoked_at IS NOT NULL AND (expires_at IS NULL OR expires_at > ?)`,
     ),
     revoke: database.prepare<null, [number, string, string, string]>(
       `UPDATE bearer_sqlite_tokens SET revoked_at = ?, revoked_reason = nullif(?, '')
@@ -237,11 +269,6 @@ function insert(
     token.notBeforeMs,
     token.expiresAtMs,
   );
-}
-
-function toRecord(row: RecordRow): TokenRecord {
-  const { isForeign, scopes, ...rest } = row;
-  return { ...rest, scopes: scopes === "" ? [] : scopes.split(" "), foreign: isForeign === 1 };
 }
 
 /**

@@ -5,7 +5,7 @@
  * token. Times are half open: a token holds from `notBeforeMs` on and until just before `expiresAtMs`.
  */
 import { timingSafeEqual } from "node:crypto";
-import type { Identity, Outcome, RejectReason, Role } from "gatehouse";
+import { accept, type Identity, type Outcome, type RejectReason, type Role } from "gatehouse";
 
 /** What decides about a token. Times are epoch milliseconds, `null` when not set. */
 export interface StoredToken {
@@ -79,19 +79,33 @@ function judge(token: StoredToken, presented: Presented, nowMs: number): Outcome
   }
   const reason = standing(token, nowMs);
   if (reason !== null) return rejected(token, reason);
+  return acceptance(token, presented);
+}
+
+/** Answers that were given, as long as the row is kept in memory. */
+const given = new WeakMap<
+  StoredToken,
+  { readonly presented: Presented; readonly outcome: Outcome }
+>();
+
+function acceptance(token: StoredToken, presented: Presented): Outcome {
+  const before = given.get(token);
+  const isSame =
+    before?.presented.rotation === presented.rotation &&
+    before.presented.untilMs === presented.untilMs;
+  if (before !== undefined && isSame) return before.outcome;
   const expiresAtMs = earlier(token.expiresAtMs, presented.untilMs);
-  return {
-    outcome: "accept",
-    identity: {
-      id: token.id,
-      role: token.role,
-      name: token.name,
-      scopes: token.scopes === "" ? [] : token.scopes.split(" "),
-      attributes: { rotation: String(presented.rotation) },
-      ...(token.owner === null ? {} : { owner: token.owner }),
-      ...(expiresAtMs === null ? {} : { expiresAtMs }),
-    },
-  };
+  const outcome = accept({
+    id: token.id,
+    role: token.role,
+    scopes: token.scopes === "" ? [] : token.scopes.split(" "),
+    attributes: { rotation: String(presented.rotation) },
+    ...(token.name === "" ? {} : { name: token.name }),
+    ...(token.owner === null ? {} : { owner: token.owner }),
+    ...(expiresAtMs === null ? {} : { expiresAtMs }),
+  });
+  given.set(token, { presented, outcome });
+  return outcome;
 }
 
 function rejected(token: StoredToken, reason: RejectReason): Outcome {

@@ -41,7 +41,7 @@ afterEach(async () => {
 });
 
 function start(config: Record<string, unknown> = {}, host = context.host): StrategyInstance {
-  const settings = settingsSchema.parse({ admins: [ALICE.npub], ...config });
+  const settings = settingsSchema().parse({ admins: [ALICE.npub], ...config });
   const instance = startNip98(settings, host, (proof) => {
     checks += 1;
     return verify(proof);

@@ -18,7 +18,6 @@ import { ensureConfigured } from "./configured.ts";
 import { type Members, openAdminSeen, openMembers } from "./members.ts";
 import { MIGRATIONS } from "./members-table.ts";
 import { ownPlace, routstrdPlace } from "./places.ts";
-import { openReplayStore } from "./replay.ts";
 import { type Settings, settingsSchema } from "./settings.ts";
 import { loadVerifier, openSignatureQueue, type Verify } from "./signatures.ts";
 import { createStrategy } from "./strategy.ts";
@@ -27,6 +26,8 @@ import { npubsSurface } from "./surface.ts";
 export default definePlugin({
   name: "nip98",
   contract: 1,
+  offers: { tokens: false, surfaces: ["npubs"] },
+  migrations: { nip98: MIGRATIONS },
   config: settingsSchema,
   check({ database }, { configDir }) {
     const path = database === undefined ? null : resolve(configDir, database);
@@ -40,15 +41,14 @@ export default definePlugin({
 
 /** The instance with a verifier of one's own. @throws what cannot be opened, with nothing left open */
 export function startNip98(settings: Settings, host: Host, verify: Verify): StrategyInstance {
-  const { clock, log, strategy } = host;
-  const state = host.database("nip98", MIGRATIONS);
+  const { clock, log, shared, strategy } = host;
+  shared.open();
   const members = membersOf(settings, host);
-  const replay = openReplayStore(state, clock, log);
   const signatures = openSignatureQueue(verify);
   const isBootstrapOpen = settings.bootstrap === "first";
   const { authenticate, isCurrent } = createStrategy({
     members,
-    replay,
+    shared,
     signatures,
     nowMs: () => clock.nowMs(),
     log,
@@ -64,10 +64,9 @@ export function startNip98(settings: Settings, host: Host, verify: Verify): Stra
     credentialHeaders: ["authorization"],
     members,
     surfaces: [npubsSurface({ strategy, members, log, isBootstrapOpen })],
-    health: () => health(members, isBootstrapOpen, strategy),
+    health: () => [...health(members, isBootstrapOpen, strategy), ...shared.health()],
     close() {
       signatures.close();
-      replay.close();
       members.close();
     },
   };

@@ -34,6 +34,8 @@ export const MIGRATIONS: readonly Migration[] = [
         PRIMARY KEY (created_at, key)
       ) STRICT, WITHOUT ROWID;`,
   },
+  // Used proofs are in the state that replicas share.
+  { name: "002_replay_moved", sql: "DROP TABLE nip98_replay" },
 ];
 
 /** What decides about a request. */

@@ -8,8 +8,8 @@ import { Database } from "bun:sqlite";
 import { statSync } from "node:fs";
 import type { Host } from "gatehouse";
 import { type Member, type MembersTable, openMembersTable } from "./members-table.ts";
-import { codeOf, isBusy } from "./replay.ts";
 import { migrateRoutstrd } from "./routstrd-schema.ts";
+import { codeOf, isBusy } from "./sqlite-code.ts";
 
 /** One place with members. */
 export interface MembersPlace {

@@ -11,18 +11,19 @@ import {
   type Log,
   type Outcome,
   type RejectReason,
+  type SharedState,
 } from "gatehouse";
 import type { Members } from "./members.ts";
 import type { Member } from "./members-table.ts";
 import { findProof, type Proof } from "./proof.ts";
-import type { ReplayStore } from "./replay.ts";
 import type { SignatureQueue } from "./signatures.ts";
 import { isSameHash, mismatch, payloadTag, replayKey } from "./verify.ts";
 
 /** What the way of a request needs. */
 export interface StrategyParts {
   readonly members: Pick<Members, "find">;
-  readonly replay: Pick<ReplayStore, "has" | "record">;
+  /** Remembers the proofs that were used. */
+  readonly shared: Pick<SharedState, "isClaimed" | "claim">;
   readonly signatures: Pick<SignatureQueue, "check">;
   readonly nowMs: () => number;
   readonly log: Log;
@@ -46,6 +47,9 @@ const SAFE: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE"]);
 
 /** How long a body may take to arrive beyond twice the age that a proof may have. */
 const MARGIN_MS = 120_000;
+
+/** Proofs are used up in all strategies of this kind. */
+const SPACE = "nip98";
 
 /** A request whose proof has the right form. */
 interface Attempt {
@@ -77,23 +81,22 @@ export function createStrategy(parts: StrategyParts): Strategy {
 
   /**
    * {@link problem} for a proof that works once only. The same proof again waits here until the first is through, so
-   * that a burst of copies costs one signature check; the database decides between processes.
+   * that a burst of copies costs one signature check; between processes and replicas the shared state decides.
    */
   async function once(attempt: Attempt): Promise<RejectReason | null> {
     const key = replayKey(attempt.proof);
-    const name = Buffer.from(key).toString("base64");
     for (;;) {
-      const other = underway.get(name);
+      const other = underway.get(key);
       if (other === undefined) break;
       await other;
     }
-    if (parts.replay.has(attempt.proof.createdAt, key)) return "replayed";
+    if (parts.shared.isClaimed(SPACE, key)) return "replayed";
     const { promise, resolve } = Promise.withResolvers<null>();
-    underway.set(name, promise);
+    underway.set(key, promise);
     try {
       return (await problem(attempt)) ?? (await useUp(attempt.proof, key));
     } finally {
-      underway.delete(name);
+      underway.delete(key);
       resolve(null);
     }
   }
@@ -103,12 +106,13 @@ export function createStrategy(parts: StrategyParts): Strategy {
     return (await parts.signatures.check(proof)) ? null : "signature_invalid";
   }
 
-  async function useUp(proof: Proof, key: Uint8Array): Promise<RejectReason | null> {
-    const expiresAtMs = proof.createdAt * 1000 + 2 * parts.maxAgeMs + MARGIN_MS;
+  async function useUp(proof: Proof, key: string): Promise<RejectReason | null> {
+    const bornMs = proof.createdAt * 1000;
+    const untilMs = bornMs + 2 * parts.maxAgeMs + MARGIN_MS;
     // Its body took so long that what others recorded of it may be forgotten.
-    if (parts.nowMs() >= expiresAtMs) return "stale_proof";
-    const { createdAt } = proof;
-    return (await parts.replay.record({ createdAt, key, expiresAtMs })) ? null : "replayed";
+    if (parts.nowMs() >= untilMs) return "stale_proof";
+    const isNew = await parts.shared.claim({ space: SPACE, key, bornMs, untilMs });
+    return isNew ? null : "replayed";
   }
 
   return {

@@ -15,9 +15,13 @@ export type PayloadTag =
   | { readonly kind: "broken" }
   | { readonly kind: "hash"; readonly sha256: Uint8Array };
 
-/** Key of the proof in the replay store: SHA-256 of the bytes of id and signature. */
-export function replayKey(proof: Proof): Uint8Array {
-  return createHash("sha256").update(proof.id, "hex").update(proof.sig, "hex").digest();
+/**
+ * What a used proof is remembered by: SHA-256 of the bytes of id and signature, behind the time it was signed at, so
+ * that proofs of one time lie together on the disk.
+ */
+export function replayKey({ createdAt, id, sig }: Proof): string {
+  const digest = createHash("sha256").update(id, "hex").update(sig, "hex").digest("base64url");
+  return `${createdAt}.${digest}`;
 }
 
 /** Why the proof is not for this request at this time, or `null`. `maxAgeMs` counts both ways, inclusive. */

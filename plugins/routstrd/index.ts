@@ -24,33 +24,34 @@ import { openStore, type Snapshot, type Store } from "./store.ts";
 import { usageSurface } from "./usage-surface.ts";
 import { judgeClient } from "./verify.ts";
 
-const config = z.strictObject({
-  database: z
-    .string()
-    .min(1)
-    .describe(
-      "Path of the daemon's routstr.db, relative to the config file. The daemon creates it; it is only read.",
-    ),
-  header: z
-    .string()
-    .regex(/^[A-Za-z0-9-]{1,100}$/, { error: "expected a header name (letters, digits and -)" })
-    .refine((name) => name.toLowerCase() !== "authorization", {
-      error: "Authorization is always read; name another header or null",
-    })
-    .nullable()
-    .default(null)
-    .describe(
-      "Header that is read when Authorization is absent or empty; null for none. Default null.",
-    ),
-  end_with_owner: z
-    .boolean()
-    .default(true)
-    .describe(
-      "Refuse the keys of a client whose owner is not registered in the file's table of npubs (not checked while there is no such table). Default true.",
-    ),
-});
+const config = () =>
+  z.strictObject({
+    database: z
+      .string()
+      .min(1)
+      .describe(
+        "Path of the daemon's routstr.db, relative to the config file. The daemon creates it; it is only read.",
+      ),
+    header: z
+      .string()
+      .regex(/^[A-Za-z0-9-]{1,100}$/, { error: "expected a header name (letters, digits and -)" })
+      .refine((name) => name.toLowerCase() !== "authorization", {
+        error: "Authorization is always read; name another header or null",
+      })
+      .nullable()
+      .default(null)
+      .describe(
+        "Header that is read when Authorization is absent or empty; null for none. Default null.",
+      ),
+    end_with_owner: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Refuse the keys of a client whose owner is not registered in the file's table of npubs (not checked while there is no such table). Default true.",
+      ),
+  });
 
-type Settings = z.infer<typeof config>;
+type Settings = z.infer<ReturnType<typeof config>>;
 
 /** What the way of a request needs. */
 interface Parts {
@@ -61,6 +62,7 @@ interface Parts {
 export default definePlugin({
   name: "routstrd",
   contract: 1,
+  offers: { tokens: false, surfaces: ["clients", "usage"] },
   config,
   questions: [
     { id: "database", kind: "text", message: "Where is routstrd's database (routstr.db)?" },

@@ -60,6 +60,17 @@ describe("where a token may be sent", () => {
     expect(await ask(await startWith(TOKEN), headers)).toEqual(accepted);
   });
 
+  test("Authorization can be left to the upstream: then only the header is read", async () => {
+    const instance = await startWith(TOKEN, { authorization: false });
+    expect(await ask(instance, { authorization: `Bearer ${TOKEN}` })).toEqual({
+      outcome: "absent",
+    });
+    const both = { authorization: "PoP abc.def.ghi", "x-api-key": TOKEN };
+    expect(await ask(instance, both)).toEqual(accepted);
+    expect(instance.credentialHeaders).toEqual(["x-api-key"]);
+    expect(instance.challenges?.()).toEqual([]);
+  });
+
   test.each<[string, RequestDescription["headers"], Outcome]>([
     ["no header", {}, { outcome: "absent" }],
     ["a wrong token", { authorization: `Bearer ${OTHER}` }, { outcome: "unknown" }],

@@ -9,6 +9,7 @@ import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs
 import { resolve } from "node:path";
 import {
   ABSENT,
+  accept,
   definePlugin,
   type Outcome,
   readCredential,
@@ -20,50 +21,58 @@ import { findToken, parseTokens, type TokenDigests } from "./verify.ts";
 
 const MAX_FILE_BYTES = 1024 * 1024;
 
-const config = z
-  .strictObject({
-    env: z
-      .string()
-      .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, {
-        error: "expected the name of an environment variable (not its value)",
-      })
-      .optional()
-      .describe(
-        "Name of the environment variable that holds the token, or several separated by commas or white space.",
-      ),
-    file: z
-      .string()
-      .min(1)
-      .optional()
-      .describe(
-        "Path of a file that holds the token or tokens, relative to the config file; others must not be able to read it.",
-      ),
-    header: z
-      .string()
-      .regex(/^[!#$%&'*+.^`|~0-9A-Za-z-]{1,100}$/, { error: "expected a header name" })
-      .refine((name) => name.toLowerCase() !== "authorization", {
-        error: "Authorization is always looked at; name another header",
-      })
-      .default("x-api-key")
-      .describe("Header that is read when there is no Authorization. Default x-api-key."),
-    role: z
-      .enum(["admin", "user"])
-      .default("user")
-      .describe("Role of whoever presents a token. Default user."),
-    name: z
-      .string()
-      .min(1)
-      .max(200)
-      .optional()
-      .describe("Label for logs and for the upstream. Default: none."),
-  })
-  .refine((value) => (value.env === undefined) !== (value.file === undefined), {
-    error: "expected exactly one of env and file",
-  });
+const config = () =>
+  z
+    .strictObject({
+      env: z
+        .string()
+        .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, {
+          error: "expected the name of an environment variable (not its value)",
+        })
+        .optional()
+        .describe(
+          "Name of the environment variable that holds the token, or several separated by commas or white space.",
+        ),
+      file: z
+        .string()
+        .min(1)
+        .optional()
+        .describe(
+          "Path of a file that holds the token or tokens, relative to the config file; others must not be able to read it.",
+        ),
+      header: z
+        .string()
+        .regex(/^[!#$%&'*+.^`|~0-9A-Za-z-]{1,100}$/, { error: "expected a header name" })
+        .refine((name) => name.toLowerCase() !== "authorization", {
+          error: "Authorization is always looked at; name another header",
+        })
+        .default("x-api-key")
+        .describe("Header that is read when there is no Authorization. Default x-api-key."),
+      authorization: z
+        .boolean()
+        .default(true)
+        .describe(
+          "Read Authorization. false where that header is the upstream's own: it then passes untouched and only `header` is read. Default true.",
+        ),
+      role: z
+        .enum(["admin", "user"])
+        .default("user")
+        .describe("Role of whoever presents a token. Default user."),
+      name: z
+        .string()
+        .min(1)
+        .max(200)
+        .optional()
+        .describe("Label for logs and for the upstream. Default: none."),
+    })
+    .refine((value) => (value.env === undefined) !== (value.file === undefined), {
+      error: "expected exactly one of env and file",
+    });
 
 export default definePlugin({
   name: "static-env",
   contract: 1,
+  offers: { tokens: false, surfaces: [] },
   config,
   questions: [
     {
@@ -84,16 +93,17 @@ export default definePlugin({
   init(settings, host) {
     const digests = loadTokens(settings, host);
     const header = settings.header.toLowerCase();
+    const { authorization } = settings;
     const accepted = digests.map((_, index): Outcome => {
       const id = digests.length === 1 ? host.strategy : `${host.strategy}:${index + 1}`;
       const name = settings.name === undefined ? {} : { name: settings.name };
-      return { outcome: "accept", identity: { id, role: settings.role, ...name } };
+      return accept({ id, role: settings.role, ...name });
     });
     return {
-      credentialHeaders: ["authorization", header],
-      challenges: () => [{ scheme: "Bearer" }],
+      credentialHeaders: authorization ? ["authorization", header] : [header],
+      challenges: () => (authorization ? [{ scheme: "Bearer" }] : []),
       authenticate(request): Outcome {
-        const credential = readCredential(request, { header });
+        const credential = readCredential(request, { header, authorization });
         switch (credential.found) {
           case "none":
             return ABSENT;
@@ -109,7 +119,10 @@ export default definePlugin({
   },
 });
 
-function loadTokens(settings: z.infer<typeof config>, surroundings: Surroundings): TokenDigests {
+function loadTokens(
+  settings: z.infer<ReturnType<typeof config>>,
+  surroundings: Surroundings,
+): TokenDigests {
   if (settings.file !== undefined) return fromFile(resolve(surroundings.configDir, settings.file));
   const name = settings.env ?? "";
   const value = surroundings.env[name];

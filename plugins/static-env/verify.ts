@@ -4,7 +4,7 @@
  * Invariant: a token is kept as its SHA-256 only, and every one is compared on every request, so the time taken
  * says neither which one matched nor how much of one was right.
  */
-import { createHash, timingSafeEqual } from "node:crypto";
+import { hash, timingSafeEqual } from "node:crypto";
 
 /** SHA-256 of each accepted token, in the order in which they were written. */
 export type TokenDigests = readonly Buffer[];
@@ -54,5 +54,5 @@ export function findToken(digests: TokenDigests, presented: string): number {
 }
 
 function digestOf(token: string): Buffer {
-  return createHash("sha256").update(token, "utf8").digest();
+  return hash("sha256", token, "buffer");
 }

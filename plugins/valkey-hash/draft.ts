@@ -5,6 +5,7 @@
  * rest reads. Messages never repeat what was given.
  */
 import { type TokenDraft, TokenError, z } from "gatehouse";
+import { NOBODY } from "./entry.ts";
 
 /** Control characters, line separators, and what turns the direction of writing. */
 const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u;
@@ -15,7 +16,7 @@ const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]{1,128}$/;
 const MAX_NAME_BYTES = 256;
 const TEN_YEARS_MS = 10 * 365 * 86_400_000;
 
-function text(what: string, max = 200) {
+function text(what: string, max = 256) {
   return z
     .string({ error: `${what} is not a text` })
     .refine((value) => value !== "" && [...value].length <= max, {
@@ -39,10 +40,14 @@ const time = (what: string) =>
     .max(8.64e15, { error: `${what} is not a time` });
 
 const schema = z.object({
-  name: text("the name").refine((value) => Buffer.byteLength(value) <= MAX_NAME_BYTES, {
-    error: `the name must have at most ${MAX_NAME_BYTES} bytes`,
-  }),
-  owner: text("the owner").optional(),
+  name: text("the name")
+    .refine((value) => Buffer.byteLength(value) <= MAX_NAME_BYTES, {
+      error: `the name must have at most ${MAX_NAME_BYTES} bytes`,
+    })
+    .optional(),
+  owner: text("the owner")
+    .refine((value) => value !== NOBODY, { error: "the owner is a reserved word" })
+    .optional(),
   role: z.enum(["admin", "user"], { error: "the role is admin or user" }).default("user"),
   scopes: z
     .array(

@@ -5,7 +5,14 @@
  * others. What cannot be read fails closed. Times are half open: a token holds from `notBeforeMs` on and until just
  * before `expiresAtMs`.
  */
-import type { Identity, Outcome, RejectReason, Role, TokenRecord } from "gatehouse";
+import {
+  accept,
+  type Identity,
+  type Outcome,
+  type RejectReason,
+  type Role,
+  type TokenRecord,
+} from "gatehouse";
 import type { Hash } from "./hash.ts";
 
 /** In the order in which they are asked for. */
@@ -151,7 +158,7 @@ export function accepted(entry: Entry): Outcome {
     ...(name === "" ? {} : { name }),
     ...(expiresAtMs === null ? {} : { expiresAtMs }),
   };
-  return { outcome: "accept", identity };
+  return accept(identity);
 }
 
 /** Beside the entry itself: when it was last used and how long the secret before still works. */

@@ -12,6 +12,7 @@ import { settingsSchema } from "./settings.ts";
 export default definePlugin({
   name: "valkey-hash",
   contract: 1,
+  offers: { tokens: true, surfaces: [] },
   config: settingsSchema,
   questions: [
     {

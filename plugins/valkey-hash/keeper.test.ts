@@ -209,6 +209,60 @@ suite.each(["plain", "checked"])("tokens of the form %s", (format) => {
     expect(await raw.exists("auth:user_tokens:bob")).toBe(0);
   });
 
+  test("one owner's tokens are listed and found alone, without a look at the others", async () => {
+    const { tokens, answer, context } = started;
+    const owner = "alice";
+    const ids: string[] = [];
+    for (const one of [owner, "bob", owner, "Alice"]) {
+      const { record } = await tokens.create({ name: "ci", owner: one });
+      if (one === owner) ids.unshift(record.id);
+      context.clock.advance(1);
+    }
+    const nobodys = await tokens.create({});
+    const bobs = (await tokens.list({ owner: "bob" }))[0]?.id ?? "";
+    // SCAN would be a look at everybody's.
+    await raw.config("RESETSTAT");
+    expect((await tokens.list({ owner })).map(({ id }) => id)).toEqual(ids);
+    expect(await tokens.list({ owner: "carol" })).toEqual([]);
+    expect(await tokens.list({ owner: "gatehouse:nobody" })).toEqual([]);
+    for (const wanted of [bobs, nobodys.record.id, "f".repeat(64), "none"]) {
+      for (const work of [
+        () => tokens.get(wanted, { owner }),
+        () => tokens.rotate(wanted, 0, { owner }),
+        () => tokens.revoke(wanted, "", { owner }),
+      ]) {
+        expect((await mistake(work)).code).toBe("not_found");
+      }
+    }
+    const rotated = await tokens.rotate(ids[0] ?? "", 60_000, { owner });
+    const shown = await tokens.get(ids[0] ?? "", { owner });
+    expect(shown).toMatchObject({ id: ids[0], owner });
+    expect(shown.graceUntilMs).not.toBeNull();
+    await tokens.revoke(ids[0] ?? "", "", { owner });
+    expect(await answer(rotated.token)).toBe("unknown");
+    expect(await raw.info("commandstats")).not.toContain("cmdstat_scan:");
+    expect((await tokens.list({ owner })).map(({ id }) => id)).toEqual(ids.slice(1));
+  });
+
+  test("members of a set that are gone, wrong or another's are passed over", async () => {
+    const { tokens } = started;
+    const kept = await tokens.create({ name: "kept", owner: "alice" });
+    const other = await tokens.create({ name: "other", owner: "bob" });
+    const [bobs = ""] = await raw.smembers("auth:user_tokens:bob");
+    await raw.set(`auth:token:${"a".repeat(64)}`, "not a hash");
+    await raw.sadd("auth:user_tokens:alice", bobs, "f".repeat(64), "a".repeat(64), "nonsense");
+    const listed = await tokens.list({ owner: "alice" });
+    expect(listed.map(({ id }) => id)).toEqual([kept.record.id]);
+    expect((await tokens.get(other.record.id)).owner).toBe("bob");
+  });
+
+  test("nobody can be given what belongs to nobody", async () => {
+    const { tokens } = started;
+    const reserved = { name: "a", owner: "gatehouse:nobody" };
+    expect((await mistake(() => tokens.create(reserved))).code).toBe("invalid");
+    expect(await tokens.list()).toEqual([]);
+  });
+
   test("times of last use are written beside the tokens and do not touch them", async () => {
     const { tokens, answer, instance, context } = started;
     const { token, record } = await tokens.create({ name: "ci" });

@@ -10,6 +10,7 @@ import {
   type IssuedToken,
   type TokenDraft,
   TokenError,
+  type TokenFilter,
   type TokenRecord,
   type TokenStore,
 } from "gatehouse";
@@ -17,7 +18,7 @@ import { checkedDraft, checkedForeign, checkedGrace, checkedReason } from "./dra
 import { type Entry, NOBODY, standing, toRecord } from "./entry.ts";
 import type { TokenForm } from "./form.ts";
 import { type Hash, type Hasher, isHash } from "./hash.ts";
-import type { Store } from "./store.ts";
+import type { Inventory, Store } from "./store.ts";
 
 /** What it needs. */
 export interface KeeperOptions {
@@ -40,13 +41,13 @@ interface Token {
 }
 
 /** The token store of one strategy. */
-export function openKeeper(options: KeeperOptions): Required<TokenStore> {
+export function openKeeper(options: KeeperOptions): Omit<Required<TokenStore>, "page"> {
   return {
     create: (draft) => create(options, draft),
-    list: () => list(options),
-    get: async (idOrName) => show(options, await find(options, idOrName)),
-    rotate: (idOrName, graceMs) => rotate(options, idOrName, graceMs),
-    revoke: (idOrName, reason) => revoke(options, idOrName, reason),
+    list: (filter) => list(options, filter),
+    get: async (idOrName, filter) => show(options, await find(options, { idOrName, filter })),
+    rotate: (idOrName, graceMs, filter) => rotate(options, { idOrName, filter }, graceMs),
+    revoke: (idOrName, reason, filter) => revoke(options, { idOrName, filter }, reason),
     adopt: async (token, draft) =>
       (await adoptAll(options, [{ token, draft }], false))[0] as TokenRecord,
     adoptAll: (entries) => adoptAll(options, entries, true),
@@ -74,7 +75,7 @@ function newEntry(options: KeeperOptions, token: string, draft: TokenDraft): Ent
     id: hash,
     sub: checked.owner ?? NOBODY,
     createdAtMs,
-    name: checked.name,
+    name: checked.name ?? "",
     role: checked.role,
     scopes: checked.scopes,
     expiresAtMs: checked.expiresAtMs ?? null,
@@ -162,13 +163,9 @@ async function foreignEntry(
  * The old entry is told its successor first, so that whoever revokes from now on finds both; then the new one is
  * written; then the old one gets its end.
  */
-async function rotate(
-  options: KeeperOptions,
-  idOrName: string,
-  grace: number,
-): Promise<IssuedToken> {
+async function rotate(options: KeeperOptions, wanted: Wanted, grace: number): Promise<IssuedToken> {
   const graceMs = checkedGrace(grace);
-  const { head, before } = await find(options, idOrName);
+  const { head, before } = await find(options, wanted);
   const nowMs = options.clock.nowMs();
   if (standing(head, nowMs) === "token_expired") {
     throw new TokenError("invalid", `token ${head.id} is expired; create a new one`);
@@ -197,11 +194,11 @@ async function rotate(
 
 async function revoke(
   options: KeeperOptions,
-  idOrName: string,
+  wanted: Wanted,
   reason: string,
 ): Promise<TokenRecord> {
   const text = checkedReason(reason);
-  const found = await find(options, idOrName);
+  const found = await find(options, wanted);
   const record = await show(options, found);
   const done = new Set<Hash>();
   const todo: (Hash | null)[] = [found.head.hash, found.before?.hash ?? null];
@@ -220,23 +217,43 @@ async function revoke(
   };
 }
 
-async function list(options: KeeperOptions): Promise<readonly TokenRecord[]> {
-  const inventory = await options.store.inventory();
+async function list(
+  options: KeeperOptions,
+  filter: TokenFilter | undefined,
+): Promise<readonly TokenRecord[]> {
+  const inventory = await inventoryOf(options.store, filter);
   return tokensOf(inventory.entries)
     .map((token) => recordOf(options, token, inventory.lastUsed))
     .sort((a, b) => b.createdAtMs - a.createdAtMs || (a.id < b.id ? -1 : 1));
 }
 
+const EMPTY: Inventory = { entries: [], lastUsed: new Map() };
+
+/** What there is, or what one owner has without a look at everybody's. */
+async function inventoryOf(store: Store, filter: TokenFilter | undefined): Promise<Inventory> {
+  if (filter === undefined) return store.inventory();
+  // Who happens to be called like that does not own what belongs to nobody.
+  return filter.owner === NOBODY ? EMPTY : store.inventoryOf(filter.owner);
+}
+
+/** Which token a caller means. */
+interface Wanted {
+  readonly idOrName: string;
+  readonly filter: TokenFilter | undefined;
+}
+
 /**
  * The token that is meant. An id wins over a name, so that nobody can hide a token by naming another one after it.
+ * Among one owner's tokens, those of others are looked for in the same way as those that are not there.
  * What was asked for is not repeated: it may be a token pasted by mistake.
  */
-async function find(options: KeeperOptions, idOrName: string): Promise<Token> {
-  const direct = isHash(idOrName) ? await options.store.read(idOrName) : null;
+async function find(options: KeeperOptions, { idOrName, filter }: Wanted): Promise<Token> {
+  const isDirect = filter === undefined && isHash(idOrName);
+  const direct = isDirect ? await options.store.read(idOrName) : null;
   if (direct?.kind === "entry" && direct.entry.id === idOrName && direct.entry.next === null) {
     return { head: direct.entry, before: null };
   }
-  const tokens = tokensOf((await options.store.inventory()).entries);
+  const tokens = tokensOf((await inventoryOf(options.store, filter)).entries);
   const byId = tokens.find(({ head }) => head.id === idOrName);
   if (byId !== undefined) return byId;
   const named = tokens.filter(({ head }) => head.name === idOrName && head.name !== "");

@@ -5,10 +5,8 @@
  * token is written into its subject's set before it exists and once more after, so that no token that works is missing
  * from the set, also when somebody cleans it meanwhile; it is deleted before it leaves the set.
  */
-import { type Clock, TokenError } from "gatehouse";
-import type { Valkey } from "./client.ts";
+import { type Clock, TokenError, type Valkey, ValkeyError } from "gatehouse";
 import { type Entry, FIELDS, type ReadEntry, readEntry, toFields } from "./entry.ts";
-import { failureOf, ValkeyError } from "./failure.ts";
 import { type Hash, isHash } from "./hash.ts";
 
 /** Of rusty-valkey-forward-auth: HASH by hash of the token, SET of hashes by subject. */
@@ -51,7 +49,7 @@ export interface Taken {
   readonly next: Hash | null;
 }
 
-/** Everything there is. */
+/** Everything there is, or everything of one subject. */
 export interface Inventory {
   readonly entries: readonly Entry[];
   readonly lastUsed: ReadonlyMap<Hash, number>;
@@ -71,6 +69,8 @@ export interface Store {
   touch(hash: Hash, atMs: number): Promise<void>;
   /** Reads everything, and mends sets that name tokens that are gone or lack some that are there. */
   inventory(): Promise<Inventory>;
+  /** What one subject has, by its set. Members that are gone, or are another's, are passed over. */
+  inventoryOf(sub: string): Promise<Inventory>;
 }
 
 /** @param clock what is left of a key's life is counted from its time */
@@ -118,9 +118,7 @@ export function openStore(valkey: Valkey, clock: Clock): Store {
         .filter((key) => key.startsWith(TOKEN_KEY))
         .map(afterPrefix)
         .filter(isHash);
-      const entries = (await inTurn(hashes, (hash) => read(hash).catch(skipped))).flatMap(
-        (found) => (found.kind === "entry" ? [found.entry] : []),
-      );
+      const entries = await entriesAt(hashes, read);
       const used = keys
         .filter((key) => key.startsWith(USED_KEY))
         .map((key) => key.slice(USED_KEY.length));
@@ -131,7 +129,25 @@ export function openStore(valkey: Valkey, clock: Clock): Store {
       await mendSets(valkey, keys, entries);
       return { entries, lastUsed: new Map(times) };
     },
+    async inventoryOf(sub) {
+      const members = await valkey.command("smembers", SET_KEY + sub);
+      const hashes = (Array.isArray(members) ? members : []).map(String).filter(isHash);
+      const entries = (await entriesAt(hashes, read)).filter((entry) => entry.sub === sub);
+      const times = await inTurn(
+        entries,
+        async ({ hash }) => [hash, (await lastUsed(hash)) ?? 0] as const,
+      );
+      return { entries, lastUsed: new Map(times) };
+    },
   };
+}
+
+async function entriesAt(
+  hashes: readonly Hash[],
+  read: (hash: Hash) => Promise<ReadEntry>,
+): Promise<Entry[]> {
+  const found = await inTurn(hashes, (hash) => read(hash).catch(skipped));
+  return found.flatMap((one) => (one.kind === "entry" ? [one.entry] : []));
 }
 
 async function readOne(valkey: Valkey, clock: Clock, hash: Hash): Promise<ReadEntry> {
@@ -141,7 +157,10 @@ async function readOne(valkey: Valkey, clock: Clock, hash: Hash): Promise<ReadEn
     ["pttl", key],
   ]);
   if (!isTexts(values) || values.length !== FIELDS.length || typeof ttlMs !== "number") {
-    throw failureOf(valkey.place, "BADREPLY");
+    throw new ValkeyError(
+      "BADREPLY",
+      `valkey at ${valkey.place}: its answer could not be understood (BADREPLY)`,
+    );
   }
   return readEntry(hash, values, { ttlMs, nowMs: clock.nowMs() });
 }

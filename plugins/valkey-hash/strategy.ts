@@ -16,10 +16,10 @@ import {
   parseDuration,
   type StrategyInstance,
   UNKNOWN,
+  type Valkey,
+  type ValkeyTracking,
 } from "gatehouse";
-import type { Redis } from "iovalkey";
 import { type Answers, type Held, openAnswers } from "./answers.ts";
-import { dial, openValkey, type Valkey } from "./client.ts";
 import { readToken } from "./credential.ts";
 import { type Entry, standing } from "./entry.ts";
 import { type TokenForm, tokenForm } from "./form.ts";
@@ -28,7 +28,6 @@ import { openKeeper } from "./keeper.ts";
 import { type LastUsed, openLastUsed } from "./last-used.ts";
 import type { Settings } from "./settings.ts";
 import { openStore, type Store, TOKEN_KEY } from "./store.ts";
-import { openTracking, type Tracking } from "./tracking.ts";
 
 /** How exact the times of last use are. */
 const NOTE_EVERY_MS = 1000;
@@ -43,14 +42,14 @@ interface Parts {
   readonly memoryHash: (token: string) => string;
   readonly answers: Answers;
   /** `null` when nothing is kept in memory. */
-  readonly tracking: Tracking | null;
+  readonly tracking: ValkeyTracking | null;
   readonly lastUsed: LastUsed;
 }
 
 /** @throws ValkeyError when Valkey cannot be reached or refuses the password */
 export async function createStrategy(settings: Settings, host: Host): Promise<StrategyInstance> {
   const { clock, log } = host;
-  const valkey = await openValkey({ settings, configDir: host.configDir });
+  const valkey = await host.valkey(settings);
   const store = openStore(valkey, clock);
   const intervalMs = parseDuration(settings.last_used_interval) ?? 30_000;
   const lastUsed = openLastUsed({ store, clock, log, intervalMs });
@@ -63,8 +62,7 @@ export async function createStrategy(settings: Settings, host: Host): Promise<St
     hashers: hashersOf(settings),
     memoryHash: memoryHasher(),
     answers,
-    tracking:
-      settings.cache && !valkey.isCluster ? track(settings, { host, valkey, answers }) : null,
+    tracking: settings.cache ? track(valkey, answers) : null,
     lastUsed,
   };
   const { basic } = settings;
@@ -95,32 +93,15 @@ function keeperSide({ answers, lastUsed }: Parts) {
   };
 }
 
-function track(
-  settings: Settings,
-  { host, valkey, answers }: Pick<Parts, "host" | "valkey" | "answers">,
-): Tracking {
-  const isSentinel = settings.sentinel !== undefined;
-  const tracking = openTracking({
-    redis: dial({ settings, configDir: host.configDir }),
+/** `null` in a cluster. */
+function track(valkey: Valkey, answers: Answers): ValkeyTracking | null {
+  return valkey.track({
     prefix: TOKEN_KEY,
     onChange(keys) {
       if (keys === null) answers.clear();
       else for (const key of keys) answers.drop(key.slice(TOKEN_KEY.length));
     },
-    // During a failover one connection may still reach the old primary.
-    isSameServer: async (redis) => !isSentinel || (await isSameServer(valkey, redis)),
   });
-  valkey.onLost(tracking.restart);
-  return tracking;
-}
-
-async function isSameServer(valkey: Valkey, redis: Redis): Promise<boolean> {
-  const runOf = (info: unknown) => /^run_id:([0-9a-f]{40})/m.exec(String(info))?.[1];
-  const [ours, theirs] = await Promise.all([
-    valkey.command("info", "server"),
-    redis.call("info", "server"),
-  ]);
-  return runOf(ours) !== undefined && runOf(ours) === runOf(theirs);
 }
 
 function authenticate(parts: Parts, credential: FoundCredential): Outcome | Promise<Outcome> {
@@ -231,8 +212,7 @@ function health({ valkey, tracking, lastUsed }: Parts, settings: Settings): read
   return conditions;
 }
 
-async function close({ tracking, lastUsed, valkey }: Parts): Promise<void> {
-  tracking?.close();
+async function close({ lastUsed, valkey }: Parts): Promise<void> {
   await lastUsed.close();
   valkey.close();
 }

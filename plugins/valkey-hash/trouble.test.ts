@@ -6,6 +6,7 @@ import { testHost } from "../../test/support/host.ts";
 import { A_KEY, GOOD_CERTIFICATE } from "../../test/support/tls-fixtures.ts";
 import {
   endStrategies,
+  freePort,
   startOn,
   startValkey,
   TEST_SALT,
@@ -181,7 +182,7 @@ suite(`trouble${valkeyMissing === null ? "" : ` (${valkeyMissing})`}`, () => {
       files.write("cert.pem", GOOD_CERTIFICATE),
       files.write("key.pem", A_KEY),
     ];
-    const port = valkey.port + 1;
+    const port = await freePort();
     const args = ["--tls-port", String(port), "--tls-cert-file", cert, "--tls-key-file", keyFile];
     const secured = await startValkey([
       ...args,

@@ -8,8 +8,10 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Clock, Host, Log, LogFields } from "../../src/contract/host.ts";
-import { createHost, lazyDatabase } from "../../src/host.ts";
+import type { SharedState } from "../../src/contract/shared.ts";
+import { createHost, type HostShared, lazyDatabase } from "../../src/host.ts";
 import { createHostFetch } from "../../src/host-fetch.ts";
+import { lazyValkey } from "../../src/valkey/connections.ts";
 
 /** One line of a {@link CollectingLog}. */
 export interface LogLine {
@@ -82,11 +84,24 @@ export function temporaryDirectory(): string {
   return mkdtempSync(join(tmpdir(), "gatehouse-test-"));
 }
 
-/** A host for a strategy called `strategy` (default `test`) with a state directory of its own. */
-export function testHost(options: { strategy?: string; nowMs?: number } = {}): TestHost {
+/** What a host is made with. */
+export interface TestHostOptions {
+  /** Default `test`. */
+  readonly strategy?: string;
+  readonly nowMs?: number;
+  /** A state directory to begin with: it is copied. */
+  readonly copyOf?: string;
+  /** Makes the state that replicas have in common; default: in the host's own database. */
+  readonly share?: (parts: HostShared) => SharedState;
+}
+
+/** A host with a state directory of its own. */
+export function testHost(options: TestHostOptions = {}): TestHost {
   const directory = temporaryDirectory();
   const stateDir = join(directory, "state");
-  mkdirSync(stateDir, { mode: 0o700 });
+  if (options.copyOf === undefined) mkdirSync(stateDir, { mode: 0o700 });
+  // By another process: to close a file of SQLite's drops the locks that this one holds on it.
+  else Bun.spawnSync(["cp", "-r", options.copyOf, stateDir]);
   const log = collectingLog();
   const clock = settableClock(options.nowMs);
   const database = lazyDatabase(stateDir, clock);
@@ -94,7 +109,11 @@ export function testHost(options: { strategy?: string; nowMs?: number } = {}): T
   const { signal } = shutdown;
   const { fetch } = createHostFetch(signal);
   const env = process.env;
-  const shared = { log, clock, stateDir, configDir: directory, env, database, signal, fetch };
+  const valkeys = lazyValkey(directory);
+  const valkey = valkeys.open;
+  const configDir = directory;
+  const parts = { log, clock, stateDir, configDir, env, database, signal, fetch, valkey };
+  const shared = options.share === undefined ? parts : { ...parts, state: options.share(parts) };
   return {
     host: createHost(options.strategy ?? "test", shared),
     log,
@@ -103,6 +122,7 @@ export function testHost(options: { strategy?: string; nowMs?: number } = {}): T
     breakDatabase: () => database.close(),
     dispose() {
       shutdown.abort();
+      valkeys.close();
       database.close();
       rmSync(directory, { recursive: true, force: true });
     },

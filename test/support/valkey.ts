@@ -170,8 +170,10 @@ export async function startValkey(
   return server;
 }
 
+const given = new Set<number>();
+
 /** A port of 127.0.0.1 that nobody listens on at this moment, low enough for a cluster's second port. */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   for (;;) {
     const server = createServer();
     const { promise, resolve } = Promise.withResolvers<number>();
@@ -181,7 +183,11 @@ async function freePort(): Promise<number> {
     });
     const port = await promise;
     server.close();
-    if (port < 55_000) return port;
+    // The system may give the same one again before anybody has listened on it.
+    if (port < 55_000 && !given.has(port)) {
+      given.add(port);
+      return port;
+    }
   }
 }
 

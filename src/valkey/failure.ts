@@ -4,22 +4,13 @@
  * Invariant: the client's own errors stop here. They carry the command with its arguments, a password among them;
  * what is thrown on has a code and a sentence and no cause.
  */
-
-/** Valkey could not do what it was asked. A throw of the strategy ends as 503. */
-export class ValkeyError extends Error {
-  /** First word of the server's answer (`WRONGPASS`), or a system error (`ECONNREFUSED`). */
-  readonly code: string;
-  constructor(code: string, message: string) {
-    super(message);
-    this.name = "ValkeyError";
-    this.code = code;
-  }
-}
+import { ValkeyError } from "../contract/valkey.ts";
 
 const TEXTS: Readonly<Record<string, string>> = {
   WRONGPASS: "the user name or the password is wrong",
   NOAUTH: "it asks for a password; set `password`",
-  NOPERM: "the user may not run a command or use a key that is needed; docs/valkey.md lists them",
+  NOPERM:
+    "the user may not run a command or use a key that is needed; docs/valkey.md and docs/replicas.md list them",
   READONLY: "it is a read-only replica; name the primary",
   OOM: "it is out of memory and refuses to write",
   MISCONF: "it cannot save to its disk and refuses to write",
@@ -27,7 +18,7 @@ const TEXTS: Readonly<Record<string, string>> = {
   LOADING: "it is still loading its data",
   MASTERDOWN: "it is a replica that has lost its primary",
   CLUSTERDOWN: "the cluster is down, or no node of it can be asked",
-  WRONGTYPE: "a key of the tokens holds something that is not a token",
+  WRONGTYPE: "a key holds another kind of value than expected",
   OFFLINE: "it is not connected",
   ETIMEDOUT: "it did not answer in time",
   ECONNREFUSED: "nothing listens there",
