@@ -6,8 +6,10 @@
  */
 import bearerSqlite from "../plugins/bearer-sqlite/index.ts";
 import nip98 from "../plugins/nip98/index.ts";
+import oidc from "../plugins/oidc/index.ts";
 import routstrd from "../plugins/routstrd/index.ts";
 import staticEnv from "../plugins/static-env/index.ts";
+import staticSite from "../plugins/static-site/index.ts";
 import valkeyHash from "../plugins/valkey-hash/index.ts";
 import type { Plugin } from "./contract/plugin.ts";
 
@@ -17,5 +19,7 @@ export const bundledPlugins: readonly Plugin[] = [
   bearerSqlite,
   nip98,
   valkeyHash,
+  oidc,
   routstrd,
+  staticSite,
 ];

@@ -9,26 +9,27 @@ import { resolve } from "node:path";
 import { ABSENT, definePlugin, type Surface, z } from "gatehouse";
 import { openSite } from "./site.ts";
 
-const value = z.union([z.string(), z.number(), z.boolean(), z.null()]);
+const value = () => z.union([z.string(), z.number(), z.boolean(), z.null()]);
 
-const config = z.strictObject({
-  dir: z
-    .string()
-    .min(1)
-    .describe(
-      "Directory of the files, relative to the config file. When it is missing all is 404.",
-    ),
-  not_found: z
-    .enum(["plain", "page"])
-    .default("plain")
-    .describe(
-      "What a path without a file gets: plain 404, or 404 with index.html, for pages that route by themselves. Default plain.",
-    ),
-  values: z
-    .record(z.string().min(1), value)
-    .default({})
-    .describe("What the surface `values` answers as a JSON object; public, never a secret."),
-});
+const config = () =>
+  z.strictObject({
+    dir: z
+      .string()
+      .min(1)
+      .describe(
+        "Directory of the files, relative to the config file. When it is missing all is 404.",
+      ),
+    not_found: z
+      .enum(["plain", "page"])
+      .default("plain")
+      .describe(
+        "What a path without a file gets: plain 404, or 404 with index.html, for pages that route by themselves. Default plain.",
+      ),
+    values: z
+      .record(z.string().min(1), value())
+      .default({})
+      .describe("What the surface `values` answers as a JSON object; public, never a secret."),
+  });
 
 export default definePlugin({
   name: "static-site",
