@@ -4,10 +4,12 @@
  * Invariant: a name that leads nowhere stops the start; it never becomes a route with a check less.
  */
 import { mergeChallenges, type NamedStrategy } from "./authenticate.ts";
-import { identityHeaderNames } from "./check.ts";
+import { identityHeaderNames, passingFields } from "./check.ts";
 import type { GatewayConfig, RouteConfig } from "./config/model.ts";
+import type { Identity } from "./contract/outcome.ts";
 import type { Challenge, StrategyInstance, Surface } from "./contract/plugin.ts";
 import type { Upstream } from "./forward.ts";
+import { identityFields, remembered } from "./headers.ts";
 
 export interface BuiltRoute {
   readonly config: RouteConfig;
@@ -15,8 +17,10 @@ export interface BuiltRoute {
   readonly challenges: readonly Challenge[];
   readonly upstream: Upstream | null;
   readonly surface: Surface | null;
-  /** Headers that tell who was proven, lower case. */
-  readonly identityNames: readonly string[];
+  /** Header lines that tell the upstream who was proven. */
+  identityFields(strategy: string, identity: Identity): string;
+  /** The same for the proxy that asked, with every name that it may copy; `null`: nobody was proven. */
+  passingFields(strategy: string | null, identity: Identity | null): string;
   /** Who knows the models, where the route's policy asks a strategy. */
   readonly modelSource: StrategyInstance | null;
   /** Headers of the client that are not passed on, lower case: credentials, and names the upstream gets injected. */
@@ -25,11 +29,16 @@ export interface BuiltRoute {
   readonly removedFor: ReadonlyMap<string, ReadonlySet<string>>;
 }
 
+/** A surface that Gatehouse has itself for the strategy that the route names; `null` when there is none. */
+export type BuiltInSurface = (route: RouteConfig) => Surface | null;
+
 /** What a route may name. */
 export interface RouteParts {
   readonly config: Pick<GatewayConfig, "routes">;
   readonly strategies: ReadonlyMap<string, NamedStrategy>;
   readonly upstreams: ReadonlyMap<string, Upstream>;
+  /** Asked for surfaces that the strategy does not bring itself. Absent: there are none. */
+  readonly builtInSurface?: BuiltInSurface;
 }
 
 /** @throws TypeError when something that the config's check let pass is not there */
@@ -49,8 +58,9 @@ export function buildRoute(config: RouteConfig, parts: RouteParts): BuiltRoute {
     strategies,
     challenges: mergeChallenges(strategies),
     upstream: target,
-    surface: config.surface === null ? null : surfaceOf(config.surface, parts.strategies),
-    identityNames: identityHeaderNames([config]),
+    surface: config.surface === null ? null : surfaceOf(config, config.surface, parts),
+    identityFields: remembered((strategy, identity) => identityFields(config, strategy, identity)),
+    passingFields: passingFor(config, parts.config.routes),
     modelSource: source === null ? null : required(parts.strategies.get(source), source).instance,
     removed: new Set([...injected, ...(passing === true ? [] : carriers.flatMap(headersOf))]),
     removedFor: new Map(
@@ -63,19 +73,32 @@ export function buildRoute(config: RouteConfig, parts: RouteParts): BuiltRoute {
   };
 }
 
+/** Where a question is answered by its own access, its own names are all there are. */
+function passingFor(
+  route: RouteConfig,
+  routes: readonly RouteConfig[],
+): BuiltRoute["passingFields"] {
+  const names = identityHeaderNames(route.check?.judges === "own" ? [route] : routes);
+  const nobody = passingFields({ route, names, strategy: null, identity: null });
+  const somebody = remembered((strategy, identity) =>
+    passingFields({ route, names, strategy, identity }),
+  );
+  return (strategy, identity) =>
+    strategy === null || identity === null ? nobody : somebody(strategy, identity);
+}
+
 function headersOf({ instance }: NamedStrategy): string[] {
   return (instance.credentialHeaders ?? ["authorization"]).map((name) => name.toLowerCase());
 }
 
 function surfaceOf(
-  { strategy, name }: { readonly strategy: string; readonly name: string },
-  strategies: ReadonlyMap<string, NamedStrategy>,
+  route: RouteConfig,
+  { strategy, name }: NonNullable<RouteConfig["surface"]>,
+  { strategies, builtInSurface }: RouteParts,
 ): Surface {
   const { surfaces } = required(strategies.get(strategy), strategy).instance;
-  return required(
-    surfaces?.find((one) => one.name === name),
-    `${strategy}.${name}`,
-  );
+  const own = surfaces?.find((one) => one.name === name);
+  return required(own ?? builtInSurface?.(route) ?? undefined, `${strategy}.${name}`);
 }
 
 function required<T>(value: T | undefined, name: string): T {

@@ -313,6 +313,11 @@ describe("an export of the wrong shape", () => {
       "a question lacks",
     ],
     [
+      "an offer that says nothing",
+      source({ offers: '{ tokens: "yes", surfaces: [] }' }),
+      "`offers` is not { tokens",
+    ],
+    [
       "a second export",
       `${source()}export const extra = 1;\n`,
       "exports extra besides its default",

@@ -9,7 +9,17 @@ import { CONTRACT_VERSION, type Plugin, type StrategyInstance } from "./contract
 type Members = Readonly<Record<string, unknown>>;
 
 const PLUGIN_NAME = /^[a-z][a-z0-9-]{0,62}$/;
-const PLUGIN_MEMBERS = ["name", "contract", "config", "check", "init", "commands", "questions"];
+const PLUGIN_MEMBERS = [
+  "name",
+  "contract",
+  "config",
+  "check",
+  "init",
+  "commands",
+  "questions",
+  "offers",
+  "migrations",
+];
 const QUESTION_KINDS = ["text", "secret", "select", "confirm"];
 /** RFC 9110 section 5.6.2, lower case. */
 const HEADER_NAME = /^[!#$%&'*+.^`|~0-9a-z-]{1,100}$/;
@@ -29,6 +39,8 @@ export function pluginProblems(value: unknown): readonly string[] {
       : ["`check` is not a function"]),
     ...commandProblems(value.commands),
     ...questionProblems(value.questions, value.config),
+    ...offersProblems(value.offers),
+    ...migrationProblems(value.migrations),
     ...Object.keys(value)
       .filter((key) => !PLUGIN_MEMBERS.includes(key))
       .map((key) => `\`${key}\` is not a member of a plugin`),
@@ -124,6 +136,25 @@ function isQuestion(value: unknown): value is { readonly id: string } {
   if (typeof kind !== "string" || !QUESTION_KINDS.includes(kind)) return false;
   if (kind === "select" && !Array.isArray(value.options)) return false;
   return typeof value.id === "string" && typeof value.message === "string";
+}
+
+function offersProblems(offers: unknown): string[] {
+  if (offers === undefined) return [];
+  const ok =
+    isObject(offers) &&
+    typeof offers.tokens === "boolean" &&
+    Array.isArray(offers.surfaces) &&
+    offers.surfaces.every((name: unknown) => typeof name === "string");
+  return ok ? [] : ["`offers` is not { tokens: true or false, surfaces: [names] }"];
+}
+
+function migrationProblems(migrations: unknown): string[] {
+  if (migrations === undefined) return [];
+  const isStep = (step: unknown): boolean => isObject(step) && typeof step.name === "string";
+  const ok =
+    isObject(migrations) &&
+    Object.values(migrations).every((steps) => Array.isArray(steps) && steps.every(isStep));
+  return ok ? [] : ["`migrations` is not { namespace: [steps] }"];
 }
 
 function credentialHeaderProblems(headers: unknown): string[] {

@@ -5,6 +5,8 @@
  */
 import { readFileSync } from "node:fs";
 import { createAudit } from "./audit.ts";
+import type { NamedStrategy } from "./authenticate.ts";
+import type { BuiltInSurface } from "./built-route.ts";
 import type { GatewayConfig, UpstreamConfig } from "./config/model.ts";
 import { resolveReferences } from "./config/references.ts";
 import type { Clock, Log } from "./contract/host.ts";
@@ -24,7 +26,17 @@ export interface StartOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Log;
   readonly clock: Clock;
+  /** Makes the surfaces that Gatehouse has itself. Absent: only those of strategies can be named. */
+  readonly builtInSurfaces?: MakeBuiltInSurfaces;
 }
+
+/** Called when the strategies run and before anything listens. @throws OperatorError when a route's cannot be made */
+export type MakeBuiltInSurfaces = (parts: {
+  readonly config: GatewayConfig;
+  readonly strategies: ReadonlyMap<string, NamedStrategy>;
+  readonly log: Log;
+  readonly clock: Clock;
+}) => Promise<BuiltInSurface>;
 
 /** A running gateway. */
 export interface RunningGateway {
@@ -48,10 +60,13 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
   const streams = watchStreams(clock, log);
   const mintRequestId = (): string => crypto.randomUUID();
   try {
+    const surfaces = { config, strategies: strategies.byName, log, clock };
+    const builtInSurface = (await options.builtInSurfaces?.(surfaces)) ?? (() => null);
     const handler = createGateway({
       config,
       strategies: strategies.byName,
       upstreams,
+      builtInSurface,
       audit: createAudit(log, config.logging.access),
       streams,
       originOf: originReader(config.server, mintRequestId),

@@ -49,11 +49,22 @@ function requestOf({ exchange, view }: SurfaceCall, body: Uint8Array): Request {
     headers.append(name, values[index] ?? "");
   });
   const hasBody = body.length > 0 && view.method !== "GET" && view.method !== "HEAD";
-  return new Request(`http://surface${view.path}${view.query}`, {
+  return new Request(`http://surface${asUrl(view.path)}${asUrl(view.query)}`, {
     method: view.method,
     headers,
     ...(hasBody ? { body } : {}),
   });
+}
+
+/**
+ * What a URL parser would read otherwise than the router did: a `#` ends nothing here, a backslash is no slash, and a
+ * character stands for one byte.
+ */
+function asUrl(text: string): string {
+  return text.replace(
+    /[#\\\x80-\xff]/g,
+    (char) => `%${char.charCodeAt(0).toString(16).padStart(2, "0").toUpperCase()}`,
+  );
 }
 
 async function replyOf(response: Response, { view, extraFields }: SurfaceCall): Promise<Reply> {
