@@ -6,6 +6,7 @@
  */
 import type { ErrorDialect } from "./config/model.ts";
 import type { Challenge } from "./contract/plugin.ts";
+import { errorBody } from "./dialects.ts";
 import { REASONS, type Reason, type ReasonEntry, statusTitle } from "./reasons.ts";
 import type { Reply } from "./wire/exchange.ts";
 
@@ -23,6 +24,8 @@ export interface Refusal {
   readonly method: string;
   /** Instead of the reason's own, for a reader that does not understand it. */
   readonly status?: number;
+  /** All challenges on one line (RFC 9110 section 11.6.1 allows it), for a reader that keeps one line. */
+  readonly hasOneChallengeLine?: boolean;
   /** The connection cannot be used again. */
   readonly close?: boolean;
 }
@@ -33,7 +36,9 @@ const encoder = new TextEncoder();
 export function refuse(refusal: Refusal): Reply {
   const known = REASONS[refusal.reason];
   const entry = refusal.status === undefined ? known : { ...known, status: refusal.status };
-  const body = encoder.encode(`${JSON.stringify(bodyOf(entry, refusal))}\n`);
+  const body = encoder.encode(
+    `${JSON.stringify(errorBody(refusal.dialect, entry, refusal.requestId))}\n`,
+  );
   const type = refusal.dialect === "problem" ? "application/problem+json" : "application/json";
   let fields = `Date: ${httpDate()}\r\nContent-Type: ${type}\r\nCache-Control: no-store\r\n`;
   fields += `X-Request-Id: ${refusal.requestId}\r\nX-Gatehouse-Reason: ${entry.public}\r\n`;
@@ -51,91 +56,30 @@ export function refuse(refusal: Refusal): Reply {
   };
 }
 
-function bodyOf(entry: ReasonEntry, refusal: Refusal): object {
-  if (refusal.dialect === "openai") return openaiBody(entry, refusal.requestId);
-  if (refusal.dialect === "anthropic") return anthropicBody(entry, refusal.requestId);
-  if (refusal.dialect === "routstrd") return routstrdBody(entry, refusal.requestId);
-  return {
-    type: `urn:gatehouse:reason:${entry.public}`,
-    title: statusTitle(entry.status),
-    status: entry.status,
-    detail: entry.detail,
-    reason: entry.public,
-    request_id: refusal.requestId,
-  };
-}
-
-function openaiBody(entry: ReasonEntry, requestId: string): object {
-  return {
-    error: {
-      message: entry.detail,
-      type: entry.status >= 500 ? "server_error" : "invalid_request_error",
-      param: null,
-      code: entry.status === 401 ? "invalid_api_key" : entry.public,
-      reason: entry.public,
-      request_id: requestId,
-    },
-  };
-}
-
-/** Type names of Anthropic's API by status. */
-const ANTHROPIC_TYPES: Readonly<Record<number, string>> = {
-  401: "authentication_error",
-  403: "permission_error",
-  404: "not_found_error",
-  413: "request_too_large",
-  504: "timeout_error",
-};
-
-function anthropicBody(entry: ReasonEntry, requestId: string): object {
-  const fallback = entry.status >= 500 ? "api_error" : "invalid_request_error";
-  return {
-    type: "error",
-    error: { type: ANTHROPIC_TYPES[entry.status] ?? fallback, message: entry.detail },
-    reason: entry.public,
-    request_id: requestId,
-  };
-}
-
-/** Texts that clients of routstrd-auth show or look for; elsewhere our own are as good. */
-const ROUTSTRD_TEXTS: Readonly<Partial<Record<Reason, string>>> = {
-  no_credential: "Missing Authorization header",
-  invalid_token: "Invalid API key",
-  malformed_credential: "Invalid Authorization format or NIP-98 event",
-  ambiguous_credential: "Invalid Authorization format: more than one credential",
-  scheme_refused: "API keys cannot access this endpoint",
-  insufficient_role: "Admin access required",
-  not_registered: "This npub is not registered; ask an admin, or run `routstrd npubs register`",
-  stale_proof: "NIP-98 timestamp is out of range",
-  wrong_audience: "NIP-98 URL tag does not match the request, or its method tag does not",
-  signature_invalid: "Invalid NIP-98 signature or payload tag",
-  replayed: "NIP-98 replay: this event was used before",
-  upstream_unreachable: "Upstream unreachable",
-};
-
-function routstrdBody(entry: ReasonEntry, requestId: string): object {
-  const error = ROUTSTRD_TEXTS[entry.public] ?? entry.detail;
-  return { error, reason: entry.public, request_id: requestId };
-}
-
-/** RFC 9110 section 11.6.1 and RFC 6750 section 3: one line a scheme; no error code when no credential came. */
+/** RFC 9110 section 11.6.1: one line a scheme, unless the reader keeps only one. */
 function challengeFields(entry: ReasonEntry, refusal: Refusal): string {
   if (entry.status !== 401 && entry.bearerError === undefined) return "";
-  let lines = "";
   // RFC 9110 section 15.5.2: a 401 has at least one challenge, also where no strategy of the route offers any.
   const isBare = entry.status === 401 && refusal.challenges.length === 0;
-  for (const challenge of isBare ? [{ scheme: "Gatehouse" }] : refusal.challenges) {
-    const parameters = [`realm="gatehouse"`];
-    for (const [name, value] of Object.entries(challenge.parameters ?? {})) {
-      parameters.push(`${name}=${quoted(value)}`);
-    }
-    if (challenge.scheme.toLowerCase() === "bearer" && entry.bearerError !== undefined) {
-      parameters.push(`error="${entry.bearerError}"`);
-      if (refusal.scopes?.length) parameters.push(`scope=${quoted(refusal.scopes.join(" "))}`);
-    }
-    lines += `WWW-Authenticate: ${challenge.scheme} ${parameters.join(", ")}\r\n`;
+  const offered = isBare ? [{ scheme: "Gatehouse" }] : refusal.challenges;
+  const texts = offered.map((challenge) => challengeText(challenge, entry, refusal));
+  const lines = refusal.hasOneChallengeLine && texts.length > 0 ? [texts.join(", ")] : texts;
+  return lines.map((line) => `WWW-Authenticate: ${line}\r\n`).join("");
+}
+
+/** RFC 6750 section 3: no error code when no credential came. */
+function challengeText(
+  { scheme, parameters: own = {} }: Challenge,
+  { bearerError }: ReasonEntry,
+  { scopes = [] }: Refusal,
+): string {
+  const parameters = [`realm="gatehouse"`];
+  for (const [name, value] of Object.entries(own)) parameters.push(`${name}=${quoted(value)}`);
+  if (scheme.toLowerCase() === "bearer" && bearerError !== undefined) {
+    parameters.push(`error="${bearerError}"`);
+    if (scopes.length > 0) parameters.push(`scope=${quoted(scopes.join(" "))}`);
   }
-  return lines;
+  return `${scheme} ${parameters.join(", ")}`;
 }
 
 function quoted(value: string): string {

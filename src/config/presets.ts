@@ -4,7 +4,6 @@
  * Invariant: what follows sees plain routes only; a problem in one that a preset made is reported at the entry that
  * asked for the preset.
  */
-import { PRESETS } from "../presets/list.ts";
 import type { Preset } from "../presets/preset.ts";
 import type { ConfigPath, Reporter } from "./issues.ts";
 import { nameHint } from "./suggest.ts";
@@ -18,15 +17,18 @@ export interface Expansion {
 }
 
 /** Expands; problems with the entries themselves are reported and the entry yields no routes. */
-export function expandPresets(written: unknown, report: Reporter): Expansion {
-  if (!isRecord(written) || !Array.isArray(written.routes)) {
+export async function expandPresets(written: unknown, report: Reporter): Promise<Expansion> {
+  const isUsed = isRecord(written) && Array.isArray(written.routes) && written.routes.some(isEntry);
+  if (!isUsed || !Array.isArray(written.routes)) {
     return { value: written, origin: (path) => path };
   }
+  // Loaded only where one is used: a start without them does not wait for them.
+  const { PRESETS } = await import("../presets/list.ts");
   const sources: { readonly index: number; readonly isMade: boolean }[] = [];
   const routes: unknown[] = [];
   written.routes.forEach((entry: unknown, index) => {
-    const isPreset = isRecord(entry) && Object.hasOwn(entry, "preset");
-    for (const route of isPreset ? made(entry, index, report) : [entry]) {
+    const isPreset = isEntry(entry);
+    for (const route of isPreset ? made({ entry, index, report, presets: PRESETS }) : [entry]) {
       routes.push(route);
       sources.push({ index, isMade: isPreset });
     }
@@ -42,9 +44,20 @@ export function expandPresets(written: unknown, report: Reporter): Expansion {
   };
 }
 
-function made(entry: Record<string, unknown>, index: number, report: Reporter): readonly unknown[] {
+function isEntry(entry: unknown): entry is Record<string, unknown> {
+  return isRecord(entry) && Object.hasOwn(entry, "preset");
+}
+
+interface Entry {
+  readonly entry: Record<string, unknown>;
+  readonly index: number;
+  readonly report: Reporter;
+  readonly presets: readonly Preset[];
+}
+
+function made({ entry, index, report, presets }: Entry): readonly unknown[] {
   const base = ["routes", index];
-  const preset = presetOf(entry.preset, [...base, "preset"], report);
+  const preset = presetOf(entry.preset, { path: [...base, "preset"], report, presets });
   for (const key of Object.keys(entry)) {
     if (key === "preset" || key === "with") continue;
     const hint = "a preset takes its options under `with`";
@@ -61,10 +74,11 @@ function made(entry: Record<string, unknown>, index: number, report: Reporter): 
 }
 
 /** The maker of a whole config; reports and gives `null` when there is no such preset, or it has none. */
-export function findServingPreset(
+export async function findServingPreset(
   name: string,
   report: Reporter,
-): NonNullable<Preset["serve"]> | null {
+): Promise<NonNullable<Preset["serve"]> | null> {
+  const { PRESETS } = await import("../presets/list.ts");
   const names = PRESETS.filter((preset) => preset.serve !== undefined).map((one) => one.name);
   const serve = PRESETS.find((preset) => preset.name === name)?.serve;
   if (serve !== undefined) return serve;
@@ -77,9 +91,12 @@ export function findServingPreset(
   return null;
 }
 
-function presetOf(name: unknown, path: ConfigPath, report: Reporter): Preset | null {
-  const names = PRESETS.map((preset) => preset.name);
-  const found = PRESETS.find((preset) => preset.name === name);
+function presetOf(
+  name: unknown,
+  { path, report, presets }: { path: ConfigPath; report: Reporter; presets: readonly Preset[] },
+): Preset | null {
+  const names = presets.map((preset) => preset.name);
+  const found = presets.find((preset) => preset.name === name);
   if (found !== undefined) return found;
   const hint =
     typeof name === "string" ? nameHint(name, names, "there are none") : names.join(", ");

@@ -15,6 +15,10 @@ directory.write("empty", "\n");
 directory.write("blank", " \t\n");
 directory.write("big", CANARY.repeat(6000));
 directory.write("binary", new Uint8Array([0x61, 0xff, 0xfe]));
+directory.write(
+  "settings.toml",
+  `token_salt = "${CANARY}"\nport = 1\nblank = " "\n[oauth.client]\nsecret = "${CANARY}"\n`,
+);
 directory.write("open", CANARY);
 chmodSync(`${directory.path}/open`, 0o604);
 directory.write("creds/token", `${CANARY}\n`, 0o600);
@@ -43,6 +47,8 @@ describe("resolveReferences", () => {
     ["${file:./windows}", CANARY],
     [`\${file:${directory.path}/secret}`, CANARY],
     ["${cred:token}", CANARY],
+    ["${toml:settings.toml#token_salt}", CANARY],
+    ["${toml:settings.toml#oauth.client.secret}", CANARY],
     ["$${env:KEY}", "${env:KEY}"],
     ["a $${b} ${env:KEY}", `a \${b} ${CANARY}`],
     ["costs $5 {x}", "costs $5 {x}"],
@@ -71,13 +77,25 @@ describe("resolveReferences", () => {
       "${file:open}",
       `secret file ${directory.path}/open is open to every user (mode 604): chmod 600 it`,
     ],
+    ["${toml:settings.toml}", "${toml:/path#key} needs a path and a dotted key"],
+    ["${toml:#a}", "${toml:/path#key} needs a path and a dotted key"],
+    ["${toml:settings.toml#a b}", "${toml:/path#key} needs a path and a dotted key"],
+    ["${toml:nope#a}", `secret file ${directory.path}/nope does not exist`],
+    ["${toml:settings.toml#nope}", `nope in ${directory.path}/settings.toml is no text`],
+    ["${toml:settings.toml#port}", `port in ${directory.path}/settings.toml is no text`],
+    ["${toml:settings.toml#__proto__}", `__proto__ in ${directory.path}/settings.toml is no text`],
+    ["${toml:settings.toml#blank}", `blank in ${directory.path}/settings.toml is blank`],
+    ["${toml:secret#a}", `secret file ${directory.path}/secret is not TOML`],
     ["${cred:nope}", `secret file ${directory.path}/creds/nope does not exist`],
     ["${cred:../secret}", "${cred:name} needs the name of a credential"],
     [
       "${vault:x}",
-      "unknown kind of reference `vault`: there are ${env:NAME}, ${file:/path} and ${cred:name}",
+      "unknown kind of reference `vault`: there are ${env:NAME}, ${file:/path}, ${cred:name} and ${toml:/path#key}",
     ],
-    ["${KEY}", "unknown kind of reference: there are ${env:NAME}, ${file:/path} and ${cred:name}"],
+    [
+      "${KEY}",
+      "unknown kind of reference: there are ${env:NAME}, ${file:/path}, ${cred:name} and ${toml:/path#key}",
+    ],
     ["${env:KEY", "a reference is not closed: `}` is missing"],
   ])("%s is refused: %s", (text, problem) => {
     expect(resolveReferences(text, sources)).toEqual({ problem });

@@ -1,5 +1,6 @@
 /**
- * Secret references in config values: `${env:NAME}`, `${file:/path}`, `${cred:name}`; `$${` is a literal `${`.
+ * Secret references in config values: `${env:NAME}`, `${file:/path}`, `${cred:name}`, and `${toml:/path#key}` for a key
+ * of another program's settings; `$${` is a literal `${`.
  *
  * Invariant: a problem names where was looked and never what was found, and a missing, empty or blank secret is a
  * problem, never an empty text.
@@ -36,7 +37,7 @@ export interface ResolvedDeep {
 
 /** A secret is a line, not a document. */
 const MAX_SECRET_BYTES = 65_536;
-const KINDS = "${env:NAME}, ${file:/path} and ${cred:name}";
+const KINDS = "${env:NAME}, ${file:/path}, ${cred:name} and ${toml:/path#key}";
 
 /** Whether the text holds at least one reference, of whatever kind. */
 export function hasReference(text: string): boolean {
@@ -45,7 +46,7 @@ export function hasReference(text: string): boolean {
 
 /** Whether the text is one reference and nothing else. */
 export function isSingleReference(text: string): boolean {
-  return /^\$\{(?:env|file|cred):[^{}]+\}$/.test(text);
+  return /^\$\{(?:env|file|cred|toml):[^{}]+\}$/.test(text);
 }
 
 /** Replaces every reference in `text`. Reads files, changes nothing. */
@@ -98,6 +99,7 @@ function lookUp(reference: string, { env, configDir }: ReferenceSources): Resolv
   if (kind === "env") return fromEnv(name, env);
   if (kind === "file") return fromPath(name, configDir);
   if (kind === "cred") return fromCredential(name, env);
+  if (kind === "toml") return fromToml(name, configDir);
   // Whatever stands there may be a secret in the wrong place: only a plain word is repeated.
   const shown = /^[a-z]{1,12}$/.test(kind) && colon !== -1 ? ` \`${kind}\`` : "";
   return { problem: `unknown kind of reference${shown}: there are ${KINDS}` };
@@ -117,6 +119,30 @@ function fromPath(name: string, configDir: string): Resolved {
   return readSecret(resolve(configDir, name), { isModeChecked: true });
 }
 
+/** One text of a TOML file that somebody else's settings are in. */
+function fromToml(name: string, configDir: string): Resolved {
+  const mark = name.lastIndexOf("#");
+  const key = name.slice(mark + 1);
+  if (mark < 1 || !/^[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*$/.test(key)) {
+    return { problem: "${toml:/path#key} needs a path and a dotted key" };
+  }
+  const path = resolve(configDir, name.slice(0, mark));
+  const read = readFile(path, { isModeChecked: true });
+  if ("problem" in read) return read;
+  try {
+    const value = key.split(".").reduce(memberOf, Bun.TOML.parse(read.value));
+    const where = `${key} in ${path}`;
+    return typeof value === "string" ? checked(value, where) : { problem: `${where} is no text` };
+  } catch {
+    return { problem: `secret file ${path} is not TOML` };
+  }
+}
+
+function memberOf(value: unknown, key: string): unknown {
+  if (typeof value !== "object" || value === null || !Object.hasOwn(value, key)) return undefined;
+  return Reflect.get(value, key);
+}
+
 /** systemd.exec(5), LoadCredential=: the service manager made the directory, so its modes are its own. */
 function fromCredential(name: string, env: ReferenceSources["env"]): Resolved {
   if (!/^[A-Za-z0-9][A-Za-z0-9._@-]*$/.test(name)) {
@@ -131,7 +157,13 @@ function fromCredential(name: string, env: ReferenceSources["env"]): Resolved {
   return readSecret(join(directory, name), { isModeChecked: false });
 }
 
-function readSecret(path: string, { isModeChecked }: { isModeChecked: boolean }): Resolved {
+function readSecret(path: string, options: { isModeChecked: boolean }): Resolved {
+  const read = readFile(path, options);
+  if ("problem" in read) return read;
+  return checked(read.value.replace(/\r?\n$/, ""), `secret file ${path}`);
+}
+
+function readFile(path: string, { isModeChecked }: { isModeChecked: boolean }): Resolved {
   let descriptor: number | undefined;
   try {
     descriptor = openSync(path, "r");
@@ -157,7 +189,7 @@ function readSecret(path: string, { isModeChecked }: { isModeChecked: boolean })
 function fromBytes(bytes: Uint8Array, where: string): Resolved {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    return checked(text.replace(/\r?\n$/, ""), where);
+    return { value: text };
   } catch {
     return { problem: `${where} is not UTF-8` };
   }

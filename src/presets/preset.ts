@@ -13,7 +13,7 @@ export type WrittenRoute = Readonly<Record<string, unknown>>;
 export interface ServeSources {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly cwd: string;
-  /** Flags by name without dashes: `port`, `host`, `upstream`, `db-path`. */
+  /** Flags by name without dashes: `port`, `host`, `upstream`, `db-path`, `auth-env`. */
   readonly flags: Readonly<Record<string, string>>;
 }
 
@@ -22,6 +22,24 @@ export type ServeDocument =
   | { readonly document: Readonly<Record<string, unknown>>; readonly notes: readonly string[] }
   | { readonly problems: readonly string[] };
 
+/** How a system is usually met, for `serve --preset` and for whoever writes a first config. */
+export interface Usual {
+  /** Where it listens unless somebody chose otherwise. */
+  readonly upstream: string;
+  /** A key of its own, which the gateway sets on every request to it. */
+  readonly key?: {
+    /** The variable that holds it. */
+    readonly env: string;
+    readonly header: string;
+    /** Before the key, such as `Bearer `. */
+    readonly prefix: string;
+    /** The system also runs without one. */
+    readonly isOptional: boolean;
+  };
+  /** Settings of the strategy that keeps tokens, where the defaults do not fit. */
+  readonly tokens?: WrittenRoute;
+}
+
 export interface Preset {
   readonly name: string;
   readonly description: string;
@@ -29,19 +47,31 @@ export interface Preset {
   readonly options: z.ZodObject;
   /** The routes for options that have been parsed with {@link options}. */
   routes(options: Readonly<Record<string, unknown>>): readonly WrittenRoute[];
+  readonly usual?: Usual;
   /** `serve --preset NAME` without a file. Absent: the preset is for `routes` only. */
   serve?(sources: ServeSources): ServeDocument;
 }
 
-/** Types the options and forgets them again, so that presets fit into one list. */
+/**
+ * Types the options and forgets them again, so that presets fit into one list. The schema is made when somebody asks
+ * for it: a start pays only for the presets that its config names.
+ */
 export function definePreset<Options extends z.ZodObject>(
   preset: Omit<Preset, "options" | "routes"> & {
-    readonly options: Options;
+    readonly options: () => Options;
     routes(options: z.infer<Options>): readonly WrittenRoute[];
   },
 ): Preset {
+  let made: Options | null = null;
+  const options = (): Options => {
+    made ??= preset.options();
+    return made;
+  };
   return {
     ...preset,
-    routes: (options) => preset.routes(preset.options.parse(options)),
+    get options() {
+      return options();
+    },
+    routes: (given) => preset.routes(options().parse(given)),
   };
 }

@@ -14,27 +14,28 @@ import {
   type WrittenRoute,
 } from "./preset.ts";
 
-const options = z.strictObject({
-  upstream: z.string().describe("Upstream of the daemon."),
-  bearer: z.string().describe("Strategy with use: routstrd, for client keys."),
-  nostr: z.string().describe("Strategy with use: nip98, for members."),
-  keep_authorization: z
-    .boolean()
-    .default(false)
-    .describe(
-      "Pass the client key on, for daemons that read it themselves (0.1.5 and later). Default false.",
-    ),
-  models: z
-    .boolean()
-    .default(false)
-    .describe("Only models on the daemon's own list. Default false."),
-  fail_open: z
-    .boolean()
-    .default(false)
-    .describe("With models: let pass what cannot be read, as the original does. Default false."),
-});
+const options = () =>
+  z.strictObject({
+    upstream: z.string().describe("Upstream of the daemon."),
+    bearer: z.string().describe("Strategy with use: routstrd, for client keys."),
+    nostr: z.string().describe("Strategy with use: nip98, for members."),
+    keep_authorization: z
+      .boolean()
+      .default(false)
+      .describe(
+        "Pass the client key on, for daemons that read it themselves (0.1.5 and later). Default false.",
+      ),
+    models: z
+      .boolean()
+      .default(false)
+      .describe("Only models on the daemon's own list. Default false."),
+    fail_open: z
+      .boolean()
+      .default(false)
+      .describe("With models: let pass what cannot be read, as the original does. Default false."),
+  });
 
-type Options = z.infer<typeof options>;
+type Options = z.infer<ReturnType<typeof options>>;
 
 /** Open in every version, for reading only. */
 const PUBLIC = ["/health", "/ping", "/models", "/v1/models", "/models/**", "/v1/models/**"];
@@ -127,6 +128,9 @@ function serve({ env, cwd, flags }: ServeSources): ServeDocument {
         ],
   );
   if (!/^\d{1,5}$/.test(port)) problems.push("the port is not a number");
+  if (flags["auth-env"] !== undefined) {
+    problems.push("--auth-env means nothing to the preset routstrd; leave it out");
+  }
   if (problems.length > 0) return { problems };
   const isTrusting = /^(?:1|true|yes|on)$/i.test(env.ROUTSTRD_AUTH_TRUSTED_PROXY ?? "");
   return {
