@@ -116,16 +116,26 @@ function urlTarget(text: string): Target {
   };
 }
 
-interface Answer {
+/** What came of asking. */
+export interface HealthAnswer {
   /** Null when there was none. */
   readonly status: number | null;
-  /** Null when there was an answer. */
+  /** Null when there was an answer; else a code such as `ECONNREFUSED`, or a sentence. */
   readonly problem: string | null;
 }
 
+/** Asks a listener of this machine for its health path; never rejects. */
+export function askHealth(
+  address: ListenAddress,
+  path: string,
+  tls: boolean,
+): Promise<HealthAnswer> {
+  return ask(addressTarget(address, path, tls));
+}
+
 /** Not `fetch`: that one goes through the proxy that the environment names. */
-function ask({ tls, request, isVerified }: Target): Promise<Answer> {
-  const { promise, resolve } = Promise.withResolvers<Answer>();
+function ask({ tls, request, isVerified }: Target): Promise<HealthAnswer> {
+  const { promise, resolve } = Promise.withResolvers<HealthAnswer>();
   const onAnswer = (message: IncomingMessage) => {
     message.resume();
     resolve({ status: message.statusCode ?? null, problem: null });

@@ -6,6 +6,7 @@
  */
 import { chmodSync, lstatSync, mkdirSync, type Stats, statSync } from "node:fs";
 import { EXIT, errorCode, errorMessage, OperatorError } from "../errors.ts";
+import { refuseUnfinishedRestore } from "./unfinished-restore.ts";
 
 /** Bits of a mode that give anything to the group or to others. */
 const OTHERS = 0o077;
@@ -13,7 +14,8 @@ const OTHERS = 0o077;
 /**
  * Creates the directory with mode 0700 (parents too) or checks the one that is there.
  * A symbolic link to a directory is followed: systemd makes one for `DynamicUser=`.
- * @throws OperatorError when it cannot be made, belongs to another user or is open to others
+ * @throws OperatorError when it cannot be made, belongs to another user, is open to others, or a restore of it was
+ * interrupted
  */
 export function prepareStateDir(dir: string): void {
   const existing = statOrNull(dir, statSync);
@@ -25,6 +27,7 @@ export function prepareStateDir(dir: string): void {
     throw new OperatorError(EXIT.cannotCreate, `state directory ${dir} is not a directory`);
   }
   refuseOthers(dir, "state directory", existing, "700");
+  refuseUnfinishedRestore(dir);
 }
 
 /**
@@ -66,7 +69,9 @@ function refuseOthers(path: string, what: string, stats: Stats, mode: string): v
     throw new OperatorError(
       EXIT.permission,
       `${what} ${path} belongs to user ${stats.uid}, but this process runs as user ${user}`,
-      `Run the command as its owner: sudo -u '#${stats.uid}' gatehouse …`,
+      isDynamicUser(stats.uid)
+        ? "It belongs to a systemd service: `gatehouse service status` prints how commands on it begin."
+        : `Run the command as its owner: sudo -u '#${stats.uid}' gatehouse …`,
     );
   }
   if ((stats.mode & OTHERS) !== 0) {
@@ -76,6 +81,11 @@ function refuseOthers(path: string, what: string, stats: Stats, mode: string): v
       `Find out who could read it, then: chmod ${mode} ${path}`,
     );
   }
+}
+
+/** systemd.exec(5), DynamicUser=: nobody else can enter the directory above such a one, also with sudo -u. */
+function isDynamicUser(uid: number): boolean {
+  return uid >= 61_184 && uid <= 65_519;
 }
 
 function statOrNull(path: string, look: (path: string) => Stats): Stats | null {
