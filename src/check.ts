@@ -9,7 +9,7 @@
 import type { CheckProxy, IdentityHeaderNames, RouteConfig } from "./config/model.ts";
 import type { Identity } from "./contract/outcome.ts";
 import { headerText, identityFacts } from "./headers.ts";
-import { allValues, type Fields } from "./wire/fields.ts";
+import { type Fields, onlyValue } from "./wire/fields.ts";
 import { isRequestLine, type RequestHead } from "./wire/head.ts";
 
 /** The request that the proxy holds. */
@@ -126,8 +126,7 @@ function checked(parts: {
 
 /** The value of the one line with this name; `null` when there is none or more than one. */
 function only(fields: Fields, name: string): string | null {
-  const values = allValues(fields, name);
-  return values.length === 1 ? (values[0] ?? null) : null;
+  return onlyValue(fields, name) ?? null;
 }
 
 /** Traefik says `ws` and `wss` of a WebSocket handshake. */
@@ -142,10 +141,17 @@ function schemeOrOwn(fields: Fields, isSecure: boolean): Original["scheme"] | nu
   return schemeOf(only(fields, "x-forwarded-proto"));
 }
 
-/** nginx makes 500 of everything but 401 and 403; a fault may as well be one. */
-export function checkStatus(proxy: CheckProxy, status: number): number {
-  if (proxy !== "nginx" || status === 401 || status >= 500) return status;
-  return 403;
+/**
+ * What of a refusal a proxy can pass on. nginx makes 500 of everything but 401 and 403 (a fault may as well be one), and
+ * before 1.23 it keeps one line of WWW-Authenticate.
+ */
+export function checkAnswer(
+  proxy: CheckProxy,
+  status: number,
+): { readonly status: number; readonly hasOneChallengeLine: boolean } {
+  const isNginx = proxy === "nginx";
+  const isKnown = !isNginx || status === 401 || status >= 500;
+  return { status: isKnown ? status : 403, hasOneChallengeLine: isNginx };
 }
 
 /** Names of headers that carry identities anywhere in a config, lower case, each once. */

@@ -6,7 +6,7 @@
  */
 import type { Audit, DecisionFacts, RequestFacts } from "./audit.ts";
 import type { BuiltRoute } from "./built-route.ts";
-import { checkStatus } from "./check.ts";
+import { checkAnswer } from "./check.ts";
 import type { CheckProxy } from "./config/model.ts";
 import { REASONS, type Reason } from "./reasons.ts";
 import type { Origin } from "./request-view.ts";
@@ -68,7 +68,7 @@ export class Ending {
       scopes: route?.config.requireScopes ?? [],
       extraFields: step.corsFields ?? "",
       method: exchange.head.method,
-      ...(check === null ? {} : { status: checkStatus(check, REASONS[reason].status) }),
+      ...(check === null ? {} : checkAnswer(check, REASONS[reason].status)),
     });
   }
 
