@@ -22,6 +22,15 @@ import {
 } from "./support.ts";
 import { BODY } from "./upstream.ts";
 
+/** What a contender is asked, and what it answers to the key. */
+export interface Question {
+  /** @param key `null`: without one */
+  request(key: string | null): string;
+  readonly body: string;
+}
+
+const PROXIED: Question = { request: (key) => rawRequest("/v1/models", key), body: BODY };
+
 /** Ready to be started, as often as wanted. */
 export interface Prepared {
   readonly name: string;
@@ -33,6 +42,8 @@ export interface Prepared {
   readonly helpers: readonly Service[];
   /** What clients present: one key for all connections or one each in turn. */
   readonly keys: readonly string[];
+  /** Default: a request that is forwarded. */
+  readonly question?: Question;
 }
 
 /** Running, and proven to answer right. */
@@ -41,6 +52,7 @@ export interface Contender {
   readonly port: number;
   readonly isTls: boolean;
   readonly keys: readonly string[];
+  readonly question: Question;
   /** Its processes without the helpers. */
   own(): number[];
   /** All its processes. */
@@ -373,7 +385,7 @@ export const bareProxy: Recipe = async (lab, options) => {
   };
 };
 
-async function startAuthService(
+export async function startAuthService(
   lab: Lab,
 ): Promise<{ port: number; key: string; service: Service }> {
   const port = await freePort();
@@ -438,6 +450,7 @@ export async function startContender(prepared: Prepared): Promise<Contender> {
     port,
     isTls: prepared.isTls,
     keys,
+    question: prepared.question ?? PROXIED,
     own: () => processTree(service.pid),
     all: () => [service, ...helpers].flatMap((one) => processTree(one.pid)),
     async stop() {
@@ -454,8 +467,9 @@ export async function startContender(prepared: Prepared): Promise<Contender> {
 export class WrongAnswer extends Error {}
 
 async function prove(contender: Contender, key: string | null, status: number): Promise<void> {
-  const said = await askOnce(contender, rawRequest("/v1/models", key));
-  if (said.status === status && (status !== 200 || said.body === BODY)) return;
+  const { request, body } = contender.question;
+  const said = await askOnce(contender, request(key));
+  if (said.status === status && (status !== 200 || said.body === body)) return;
   const what = key === null ? "no key" : status === 200 ? "the key" : "a wrong key";
   throw new WrongAnswer(`${contender.name}: ${what} gave ${said.status} ${said.body}`);
 }
@@ -489,11 +503,11 @@ export function askOnce(
 
 /** What the load process is told: so many connections, the keys in turn. */
 export function loadTarget(contender: Contender, connections: number): LoadTarget {
-  const { port, isTls, keys } = contender;
+  const { port, isTls, keys, question } = contender;
   const requests = Array.from({ length: connections }, (_, index) =>
-    rawRequest("/v1/models", keys[index % keys.length] ?? null),
+    question.request(keys[index % keys.length] ?? null),
   );
-  return { port, isTls, requests, body: BODY };
+  return { port, isTls, requests, body: question.body };
 }
 
 /** Those that are installed, started; the names of the others. */

@@ -7,9 +7,11 @@
 import { cpus, loadavg, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { missingPeers } from "./contenders.ts";
+import { run as forwardAuth } from "./forward-auth.ts";
 import { run as logging } from "./logging.ts";
 import { run as memory, runMillion as memoryMillion } from "./memory.ts";
 import { run as nip98 } from "./nip98.ts";
+import { run as oidc } from "./oidc.ts";
 import { run as openStreams } from "./open-streams.ts";
 import { run as requests } from "./requests.ts";
 import { run as routstrd } from "./routstrd.ts";
@@ -61,6 +63,18 @@ const BENCHES: readonly Bench[] = [
     about: "a token kept in Valkey, warm and cold, among few and many",
     isLinuxOnly: false,
     run: valkeyHash,
+  },
+  {
+    name: "forward-auth",
+    about: "CPU time per answer to a proxy's question",
+    isLinuxOnly: true,
+    run: forwardAuth,
+  },
+  {
+    name: "oidc",
+    about: "a token of an issuer, cold, warm and refused, beside jose alone",
+    isLinuxOnly: false,
+    run: oidc,
   },
   {
     name: "token-lookup",

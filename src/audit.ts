@@ -18,7 +18,7 @@ export interface RequestFacts {
   /** Position of the route in the config, `null` when none matched. */
   readonly route: number | null;
   /** Which proxy asked about the request, where one did. */
-  readonly check?: string;
+  readonly check?: string | undefined;
 }
 
 export interface DecisionFacts {

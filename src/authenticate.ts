@@ -6,6 +6,7 @@
  */
 import {
   type Identity,
+  isSettled,
   type Outcome,
   REJECT_REASONS,
   type RejectReason,
@@ -129,11 +130,15 @@ function endOf(state: Walk, strategy: NamedStrategy, outcome: Outcome): Authenti
   }
 }
 
+/** Identities that cannot change and were looked at. */
+const sound = new WeakSet<Identity>();
+
 /**
  * An external plugin is plain JavaScript: an identity or a reason that is none of the contract's would end in a
  * header, a log or the reason table, so it is a fault of the strategy.
  */
 function checkedIdentity(identity: Identity): Identity {
+  if (sound.has(identity)) return identity;
   if (typeof identity !== "object" || identity === null) {
     throw new ContractBreach("accept without an identity");
   }
@@ -148,6 +153,7 @@ function checkedIdentity(identity: Identity): Identity {
     (role === undefined || role === "admin" || role === "user") &&
     (expiresAtMs === undefined || Number.isFinite(expiresAtMs));
   if (!isSound) throw new ContractBreach("accept with an identity that is none");
+  if (isSettled(identity)) sound.add(identity);
   return identity;
 }
 

@@ -8,6 +8,7 @@ import { forwardedFields, passedFields, type RequestFilter, responseFields } fro
 import type { Reason } from "./reasons.ts";
 import type { Origin, RequestView } from "./request-view.ts";
 import { type BodyFault, type BodySource, bytesSource } from "./wire/body.ts";
+import { BodyReadError } from "./wire/collect.ts";
 import type { Exchange, Reply } from "./wire/exchange.ts";
 import { RequestBody } from "./wire/request-body.ts";
 import { UpstreamFault, type UpstreamResponse } from "./wire/upstream-call.ts";
@@ -40,6 +41,10 @@ export interface Forwarding {
   readonly identityFields: string;
   /** `null`: no limit. */
   readonly maxBodyBytes: number | null;
+  /** A chunked body is held, up to `maxBodyBytes`, and sent with its length. */
+  readonly holdsChunked: boolean;
+  /** X-Forwarded-* are sent. */
+  readonly tellsClient: boolean;
   /** Lines for the reply (CORS of the route), which replace the upstream's. */
   readonly corsFields: string | null;
   /** Set on the reply over what the upstream sent. */
@@ -55,6 +60,8 @@ export type Forwarded =
 /** Sends the request and waits for the head of the answer. Never throws. */
 export async function forward(forwarding: Forwarding): Promise<Forwarded> {
   const { exchange, view, upstream } = forwarding;
+  const unheld = forwarding.holdsChunked ? await holdChunked(view, forwarding.maxBodyBytes) : null;
+  if (unheld !== null) return { kind: "refused", reason: unheld, error: null };
   const body = view.body instanceof Uint8Array ? bytesSource(view.body) : view.body;
   if (!limitBody(body, forwarding.maxBodyBytes)) {
     return { kind: "refused", reason: "body_too_large", error: null };
@@ -87,6 +94,18 @@ function abandoned(response: UpstreamResponse): Forwarded {
   return { kind: "refused", reason: "client_closed", error: null };
 }
 
+/** Reads a body without a length ahead, so that it has one; the reason when that cannot be. */
+async function holdChunked(view: RequestView, maxBytes: number | null): Promise<Reason | null> {
+  if (view.body === null || view.body.length !== null) return null;
+  try {
+    const bytes = await view.wholeBody(maxBytes ?? Number.POSITIVE_INFINITY);
+    return bytes === null ? "body_too_large" : null;
+  } catch (error) {
+    if (error instanceof BodyReadError) return bodyReason(error.fault);
+    throw error;
+  }
+}
+
 /** False when the announced length is over the limit already. */
 function limitBody(body: BodySource | null, maxBytes: number | null): boolean {
   if (body === null || maxBytes === null) return true;
@@ -102,7 +121,9 @@ function requestHead(forwarding: Forwarding, body: BodySource | null): string {
     upstream.preservesHost && origin.authority !== "" ? origin.authority : upstream.authority;
   let head = `${view.method} ${upstream.basePath}${view.path}${view.query} HTTP/1.1\r\nHost: ${host}\r\n`;
   head += passedFields(fields, forwarding.filter, forwarding.removed);
-  head += forwardedFields(origin, fields, exchange.peer.address);
+  head += forwarding.tellsClient
+    ? forwardedFields(origin, fields, exchange.peer.address)
+    : `X-Request-Id: ${origin.requestId}\r\n`;
   head += forwarding.identityFields + upstream.injectedFields;
   if (body !== null && body.length === null) head += "Transfer-Encoding: chunked\r\n";
   else if (body !== null) head += `Content-Length: ${body.length}\r\n`;

@@ -8,22 +8,16 @@ import type { Audit, DecisionFacts } from "./audit.ts";
 import { type Authentication, authenticate, type NamedStrategy } from "./authenticate.ts";
 import { authorize } from "./authorize.ts";
 import { beforeAsking } from "./before-asking.ts";
-import { type BuiltRoute, buildRoute } from "./built-route.ts";
-import {
-  identityHeaderNames,
-  namesOriginal,
-  type Original,
-  passingFields,
-  readOriginal,
-} from "./check.ts";
+import { type BuiltInSurface, type BuiltRoute, buildRoute } from "./built-route.ts";
+import { namesOriginal, type Original, readOriginal } from "./check.ts";
 import type { CheckConfig, GatewayConfig } from "./config/model.ts";
 import type { Identity } from "./contract/outcome.ts";
 import type { Surface } from "./contract/plugin.ts";
 import { corsFields, isPreflight, preflightFields } from "./cors.ts";
 import { ALLOWED, Ending, type Step } from "./ending.ts";
 import { bodyReason, type Forwarded, forward, type Upstream } from "./forward.ts";
-import { identityFields, type RequestFilter, requestFilter } from "./headers.ts";
-import { matchAsked, matchFor, splitTarget } from "./matching.ts";
+import { type RequestFilter, requestFilter } from "./headers.ts";
+import { asOriginal, matchAsked, matchFor, splitTarget } from "./matching.ts";
 import { checkModel } from "./models.ts";
 import type { Reason } from "./reasons.ts";
 import { type Origin, RequestView } from "./request-view.ts";
@@ -41,6 +35,7 @@ export interface GatewayParts {
   readonly config: GatewayConfig;
   readonly strategies: ReadonlyMap<string, NamedStrategy>;
   readonly upstreams: ReadonlyMap<string, Upstream>;
+  readonly builtInSurface?: BuiltInSurface;
   readonly audit: Audit;
   readonly streams: StreamWatch;
   /** Who asks, and under which name; the listener knows. */
@@ -57,6 +52,17 @@ interface StepParts {
   readonly head: Exchange["head"];
   readonly origin: Origin;
   readonly match: RouteMatch<BuiltRoute>;
+  readonly check: CheckConfig | null;
+}
+
+/** A proxy's question, read. */
+interface Question {
+  readonly exchange: Exchange;
+  readonly origin: Origin;
+  readonly original: Original;
+  /** The route that the question came in by. */
+  readonly asking: BuiltRoute;
+  readonly check: CheckConfig;
 }
 
 type Allowed = {
@@ -98,25 +104,24 @@ class Gateway {
   private readonly router: Router<BuiltRoute>;
   private readonly ending: Ending;
   private readonly filter: RequestFilter;
-  /** For proxies that ask: every header they may have been told to copy. */
-  private readonly identityNames: readonly string[];
 
   constructor(parts: GatewayParts, router: Router<BuiltRoute>, ending: Ending) {
     this.parts = parts;
     this.router = router;
     this.ending = ending;
     this.filter = requestFilter(parts.config.routes);
-    this.identityNames = identityHeaderNames(parts.config.routes);
   }
 
   /** The story of a request. */
   handle(exchange: Exchange, origin: Origin, match: RouteMatch<BuiltRoute>): Later<Reply> {
-    const step = this.stepOf({ exchange, head: exchange.head, origin, match });
+    if (match.kind === "route" && match.route.config.check !== null) {
+      return this.checkFor(exchange, origin, match, match.route.config.check);
+    }
+    const step = this.stepOf({ exchange, head: exchange.head, origin, match, check: null });
     if (match.kind === "refused") return this.ending.deny(step, match.reason);
     if (match.kind === "none") return this.ending.deny(step, "no_route");
     const { route } = match;
-    const { cors, check } = route.config;
-    if (check !== null) return this.checkFor(step, route, check, match);
+    const { cors } = route.config;
     if (cors !== null && isPreflight(exchange.head.method, exchange.head.fields)) {
       return this.ending.finish(
         step,
@@ -152,52 +157,37 @@ class Gateway {
    * forwarded.
    */
   private checkFor(
-    step: Step,
-    route: BuiltRoute,
+    exchange: Exchange,
+    origin: Origin,
+    match: RouteMatch<BuiltRoute> & { readonly kind: "route" },
     check: CheckConfig,
-    own: { readonly path: string; readonly query: string },
   ): Later<Reply> {
-    const { exchange, origin } = step;
-    const asked = asQuestion(step, check);
+    const asking = match.route;
+    const asked = (): Step => this.stepOf({ exchange, head: exchange.head, origin, match, check });
     const mayBeBare = check.proxy === "generic" && check.judges === "own";
     if (mayBeBare && !(origin.isPeerTrusted && namesOriginal(exchange.head.fields))) {
-      return this.judge(asked, route, this.viewOf(exchange, origin, own), check);
+      return this.judge(asked(), asking, this.viewOf(exchange, origin, match), check);
     }
-    if (!origin.isPeerTrusted) return this.ending.deny(asked, "untrusted_proxy");
-    const isSecure = exchange.peer.isSecure;
-    const original = readOriginal(check.proxy, exchange.head, route.config.paths, isSecure);
-    if (original === null) return this.ending.deny(asked, "original_unreadable");
-    return this.judgeOriginal(asked, route, check, original);
+    if (!origin.isPeerTrusted) return this.ending.deny(asked(), "untrusted_proxy");
+    const { paths } = asking.config;
+    const original = readOriginal(check.proxy, exchange.head, paths, exchange.peer.isSecure);
+    if (original === null) return this.ending.deny(asked(), "original_unreadable");
+    return this.judgeOriginal({ exchange, origin, original, asking, check });
   }
 
-  private judgeOriginal(
-    asked: Step,
-    asking: BuiltRoute,
-    check: CheckConfig,
-    original: Original,
-  ): Later<Reply> {
-    const { method, target, authority, scheme } = original;
-    const head = { ...asked.exchange.head, method, target, authority };
-    const origin = { ...asked.origin, scheme, authority };
-    const match =
-      check.judges === "own"
-        ? matchAsked(asking, target)
-        : this.router.matchAsSent(authority, method, target);
-    const judged = this.stepOf({ exchange: asked.exchange, head, origin, match });
-    const step = asQuestion(judged, check);
+  private judgeOriginal({ exchange, origin, original, asking, check }: Question): Later<Reply> {
+    const { method, target, authority } = original;
+    const { head, from } = asOriginal(exchange.head, origin, original);
+    const isOwn = check.judges === "own";
+    const match = isOwn
+      ? matchAsked(asking, target)
+      : this.router.matchAsSent(authority, method, target);
+    const step = this.stepOf({ exchange, head, origin: from, match, check });
     if (match.kind === "refused") return this.ending.deny(step, match.reason);
     // A question about a question leads nowhere.
-    const isLoop =
-      match.kind === "route" && match.route !== asking && match.route.config.check !== null;
-    if (match.kind === "none" || isLoop || (match.route === asking && check.judges !== "own")) {
-      return this.ending.deny(step, "no_route");
-    }
-    const view = this.viewOf(
-      { head, body: asked.exchange.body },
-      origin,
-      match,
-      !BODILESS.has(method),
-    );
+    const isLoop = !isOwn && match.kind === "route" && match.route.config.check !== null;
+    if (match.kind === "none" || isLoop) return this.ending.deny(step, "no_route");
+    const view = this.viewOf({ head, body: exchange.body }, from, match, !BODILESS.has(method));
     return this.judge(step, match.route, view, check);
   }
 
@@ -230,10 +220,9 @@ class Gateway {
       const isForwarded = route.surface === null && (isProxied || route.upstream !== null);
       if (!isForwarded) return this.ending.deny(step, "no_upstream", who);
     }
-    const decision: DecisionFacts = { ...ALLOWED, ...who };
+    const decision = allowing(who);
     this.parts.audit.decision(step.facts, decision);
-    const names = check.judges === "own" ? route.identityNames : this.identityNames;
-    const fields = passingFields({ route: route.config, names, ...who });
+    const fields = route.passingFields(who.strategy, identity);
     const about = `Cache-Control: no-store\r\nX-Request-Id: ${step.origin.requestId}\r\n`;
     return this.ending.finish(
       step,
@@ -246,12 +235,12 @@ class Gateway {
   /** Something that must not happen did: closed, with a request id, and in the log. */
   fail(exchange: Exchange, origin: Origin, error: unknown): Reply {
     const match = { kind: "none", path: "-" } as const;
-    const step = this.stepOf({ exchange, head: exchange.head, origin, match });
+    const step = this.stepOf({ exchange, head: exchange.head, origin, match, check: null });
     this.parts.audit.fault(step.facts, "gateway", error);
     return this.ending.deny(step, "internal_fault");
   }
 
-  private stepOf({ exchange, head, origin, match }: StepParts): Step {
+  private stepOf({ exchange, head, origin, match, check }: StepParts): Step {
     const route = match.kind === "route" ? match.route : null;
     const path = match.kind === "refused" ? splitTarget(head.target).path : match.path;
     const cors = route?.config.cors ?? null;
@@ -260,7 +249,7 @@ class Gateway {
       origin,
       route,
       path,
-      check: null,
+      check: check?.proxy ?? null,
       corsFields: cors === null ? null : corsFields(cors, head.fields),
       facts: {
         requestId: origin.requestId,
@@ -269,6 +258,7 @@ class Gateway {
         host: origin.authority,
         path,
         route: route?.config.index ?? null,
+        check: check?.proxy,
       },
     };
   }
@@ -330,13 +320,7 @@ class Gateway {
     const { upstream, config } = route;
     const who = { strategy: allowed.strategy?.name ?? null, identity: allowed.identity };
     if (upstream === null) return this.ending.deny(step, "no_upstream", who);
-    const decision: DecisionFacts = {
-      decision: "allow",
-      reason: null,
-      strategy: who.strategy,
-      identity: who.identity,
-      credentialId: null,
-    };
+    const decision = allowing(who);
     this.parts.audit.decision(step.facts, decision);
     const isHandshake = isWebSocketHandshake(step.exchange.head);
     const forwarding = forward({
@@ -349,9 +333,11 @@ class Gateway {
       identityFields:
         allowed.identity === null || allowed.strategy === null
           ? ""
-          : identityFields(config, allowed.strategy.name, allowed.identity),
+          : route.identityFields(allowed.strategy.name, allowed.identity),
       responseHeaders: config.responseHeaders,
       maxBodyBytes: config.maxBodyBytes,
+      holdsChunked: config.holdsChunked,
+      tellsClient: config.tellsClient,
       corsFields: step.corsFields,
       upgrade: isHandshake ? (response) => this.tunnel(step, decision, allowed, response) : null,
     });
@@ -491,6 +477,9 @@ class Gateway {
 /** Requests of these have no body that anybody looks at. */
 const BODILESS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
 
-function asQuestion(step: Step, { proxy }: CheckConfig): Step {
-  return { ...step, check: proxy, facts: { ...step.facts, check: proxy } };
+function allowing({
+  strategy,
+  identity,
+}: Pick<DecisionFacts, "strategy" | "identity">): DecisionFacts {
+  return { decision: "allow", reason: null, strategy, identity, credentialId: null };
 }

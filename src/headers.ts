@@ -6,7 +6,7 @@
  * in the threat model).
  */
 import type { IdentityHeaderNames, RouteConfig } from "./config/model.ts";
-import type { Identity } from "./contract/outcome.ts";
+import { type Identity, isSettled } from "./contract/outcome.ts";
 import type { Origin } from "./request-view.ts";
 import { type Fields, listMembers } from "./wire/fields.ts";
 
@@ -61,6 +61,12 @@ const OWN_PREFIXES = [
   "x-auth-request-",
   "x-consumer-",
 ];
+
+/** What no client may tell an upstream, for the configuration of proxies that forward in our place. */
+export const WITHHELD = {
+  names: [...CLIENT_FACTS, ...REROUTING, ...COMMON_IDENTITY],
+  prefixes: OWN_PREFIXES,
+} as const;
 
 const CORS_ANSWER_PREFIX = "access-control-";
 
@@ -177,6 +183,23 @@ export function identityFacts(
 }
 
 const FACTS = ["identity", "strategy", "name", "role", "owner", "scopes"] as const;
+
+/**
+ * Header lines that follow from strategy and identity alone, worked out once for each identity that cannot change.
+ * @param make gives the lines
+ */
+export function remembered(
+  make: (strategy: string, identity: Identity) => string,
+): (strategy: string, identity: Identity) => string {
+  const known = new WeakMap<Identity, { readonly strategy: string; readonly text: string }>();
+  return (strategy, identity) => {
+    const earlier = known.get(identity);
+    if (earlier?.strategy === strategy) return earlier.text;
+    const text = make(strategy, identity);
+    if (isSettled(identity)) known.set(identity, { strategy, text });
+    return text;
+  };
+}
 
 /** Visible ASCII as it is; everything else, and `%`, percent-encoded as UTF-8, so that a name cannot break a line. */
 export function headerText(value: string): string {

@@ -4,7 +4,9 @@
  * Invariant: the router alone says what matches; this file only says what it is asked about.
  */
 import type { BuiltRoute } from "./built-route.ts";
+import type { Original } from "./check.ts";
 import { isPreflight } from "./cors.ts";
+import type { Origin } from "./request-view.ts";
 import type { RouteMatch, Router } from "./router.ts";
 import { firstValue } from "./wire/fields.ts";
 import type { RequestHead } from "./wire/head.ts";
@@ -29,6 +31,20 @@ export function matchFor(
 /** The route of a proxy's question judges by its own access; the original's path is its own, byte for byte. */
 export function matchAsked(route: BuiltRoute, target: string): RouteMatch<BuiltRoute> {
   return { kind: "route", route, ...splitTarget(target) };
+}
+
+/** The request that a proxy asks about. Written out: copying with a spread showed in profiles. */
+export function asOriginal(
+  head: RequestHead,
+  origin: Origin,
+  { method, target, authority, scheme }: Original,
+): { readonly head: RequestHead; readonly from: Origin } {
+  const { minor, fields, framing, expectsContinue, keepAlive } = head;
+  const { requestId, clientAddress, isPeerTrusted } = origin;
+  return {
+    head: { method, target, authority, minor, fields, framing, expectsContinue, keepAlive },
+    from: { requestId, clientAddress, isPeerTrusted, scheme, authority },
+  };
 }
 
 /** Path and query, the latter with its `?`. */

@@ -11,7 +11,7 @@ import type { ListenAddress, ServerConfig, TlsPair, TrustedPeer } from "./config
 import { EXIT, errorCode, errorMessage, OperatorError } from "./errors.ts";
 import type { Origin } from "./request-view.ts";
 import type { Exchange, ExchangeHandler, Peer } from "./wire/exchange.ts";
-import { allValues, listMembers } from "./wire/fields.ts";
+import { listMembers, onlyValue } from "./wire/fields.ts";
 import { type ConnectionLimits, ServerConnection } from "./wire/server-connection.ts";
 import {
   NOBODY,
@@ -362,8 +362,8 @@ const REQUEST_ID = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$/;
 
 /** One line with one value, else undefined: two opinions are none. */
 function singleValue(exchange: Exchange, name: string): string | undefined {
-  const values = allValues(exchange.head.fields, name);
-  return values.length === 1 && !values[0]?.includes(",") ? values[0] : undefined;
+  const value = onlyValue(exchange.head.fields, name);
+  return value?.includes(",") ? undefined : value;
 }
 
 function trustedRequestId(exchange: Exchange): string | null {
@@ -382,7 +382,7 @@ function clientAddress(
     const hop = plainAddress(hops[i] ?? "");
     if (isIP(hop) === 0) break;
     address = hop;
-    if (!isTrusted(hop, false)) break;
+    if (i > 0 && !isTrusted(hop, false)) break;
   }
   return address;
 }

@@ -14,8 +14,6 @@ const ROOT = resolve(import.meta.dir, "..");
 /** Packages that plugins may use beside the contract. Each is named with its reason in the design. */
 const PLUGIN_PACKAGES: readonly string[] = [
   "@noble/hashes/blake3.js",
-  "debug",
-  "iovalkey",
   "jose",
   "nostr-tools/nip19",
   "nostr-tools/wasm",
@@ -26,6 +24,8 @@ interface Import {
   /** Repository path, or the name of a package or built-in module. */
   readonly target: string;
   readonly isType: boolean;
+  /** Loaded when the line is reached. */
+  readonly isDynamic: boolean;
 }
 
 interface Source {
@@ -54,6 +54,7 @@ const STEPS = ["router", "authenticate", "authorize", "forward", "upgrade", "res
 const HELPERS = [
   "src/before-asking.ts",
   "src/check.ts",
+  "src/dialects.ts",
   "src/headers.ts",
   "src/matching.ts",
   "src/models.ts",
@@ -158,6 +159,24 @@ const RULES: readonly Rule[] = [
       LEAVES.includes(target) || target.startsWith("src/contract/") || isOwn(target, "src/store/"),
   },
   {
+    title: "valkey/ imports itself, the contract and its client",
+    reason: "connections know nothing of what is kept behind them",
+    from: ["src/valkey/"],
+    names: ["src/valkey/connections.ts"],
+    allows: ({ target }) => target.startsWith("src/contract/") || isOwn(target, "src/valkey/"),
+  },
+  {
+    title:
+      "the Valkey client is imported in src/valkey/ and nothing of that but connections.ts outside",
+    reason: "its errors and its debug output hold passwords: whoever uses it must silence both",
+    from: ["src/", "plugins/"],
+    names: ["src/valkey/connections.ts"],
+    allows: ({ target }, { path }) =>
+      path.startsWith("src/valkey/") ||
+      target === "src/valkey/connections.ts" ||
+      !(target.startsWith("src/valkey/") || ["iovalkey", "debug"].includes(target)),
+  },
+  {
     title: "cli/ is imported by main.ts and itself alone",
     reason: "commands are clients of the core; the core runs without any of them",
     from: ["src/", "plugins/"],
@@ -165,9 +184,46 @@ const RULES: readonly Rule[] = [
     allows: ({ target }, { path }) =>
       !target.startsWith("src/cli/") || path === "src/main.ts" || path.startsWith("src/cli/"),
   },
+  {
+    title: "admin/ is imported by cli/ and itself alone",
+    reason: "its endpoints are a client of the core, which is given them and runs without any",
+    from: ["src/", "plugins/"],
+    names: ["src/admin/", "src/cli/"],
+    allows: ({ target }, { path }) =>
+      !target.startsWith("src/admin/") ||
+      path.startsWith("src/admin/") ||
+      path.startsWith("src/cli/"),
+  },
+  {
+    title: "hono is imported in admin/token-api/ alone",
+    reason: "nothing of it is loaded by a start that does not serve the token API",
+    from: ["src/", "plugins/"],
+    names: ["src/admin/token-api/"],
+    allows: ({ target }, { path }) =>
+      !/^(@hono\/|hono(\/|$))/.test(target) || path.startsWith("src/admin/token-api/"),
+  },
+  {
+    title: "admin/token-api/ is imported by itself alone, and loaded where it is used",
+    reason: "a static import would load it at every start",
+    from: ["src/"],
+    names: ["src/admin/token-api/", "src/admin/surfaces.ts"],
+    allows: ({ target, isDynamic }, { path }) =>
+      !target.startsWith("src/admin/token-api/") ||
+      path.startsWith("src/admin/token-api/") ||
+      (path === "src/admin/surfaces.ts" && isDynamic),
+  },
 ];
 
-const KNOWN_DIRECTORIES = ["cli", "config", "contract", "presets", "store", "wire"];
+const KNOWN_DIRECTORIES = [
+  "admin",
+  "cli",
+  "config",
+  "contract",
+  "presets",
+  "store",
+  "valkey",
+  "wire",
+];
 
 const sources = [...sourcesBelow("src"), ...sourcesBelow("plugins")];
 const shipped = sources.filter(({ path }) => !path.endsWith(".test.ts"));
@@ -223,6 +279,8 @@ const e = await import("./e.ts");
       ["a", "c", "d", "e", "side", "t"].map((name) => `src/${name}.ts`).concat("zod"),
     );
     expect(found.filter(({ isType }) => isType).map(({ target }) => target)).toEqual(["src/t.ts"]);
+    const dynamic = found.filter(({ isDynamic }) => isDynamic);
+    expect(dynamic.map(({ target }) => target)).toEqual(["src/e.ts"]);
   });
 });
 
@@ -311,11 +369,11 @@ function importsOf(path: string, code: string): Import[] {
     /^[ \t]*import(?<clause>)\s*["'](?<name>[^"']+)["']/gm,
     /\b(?:import|require)(?<clause>)\s*\(\s*["'`](?<name>[^"'`]+)["'`]/g,
   ];
-  return forms.flatMap((form) =>
+  return forms.flatMap((form, at) =>
     [...code.matchAll(form)].map(({ groups }) => {
       const name = groups?.name ?? "";
       const target = name.startsWith(".") ? normalize(join(dirname(path), name)) : name;
-      return { target, isType: /^\s+type\b/.test(groups?.clause ?? "") };
+      return { target, isType: /^\s+type\b/.test(groups?.clause ?? ""), isDynamic: at === 2 };
     }),
   );
 }

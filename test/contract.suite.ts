@@ -7,9 +7,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { credentialHeaders } from "../src/cli/emit/facts.ts";
 import { type Outcome, REJECT_REASONS } from "../src/contract/outcome.ts";
 import type { Plugin, StrategyInstance } from "../src/contract/plugin.ts";
 import { instanceProblems, pluginProblems } from "../src/plugin-shape.ts";
+import { bundledPlugins } from "../src/registry.ts";
 import { type TestHost, testHost } from "./support/host.ts";
 import { authRequest, headerLines, type RequestDescription } from "./support/request.ts";
 
@@ -86,6 +88,13 @@ export function contractSuite(
       expect(instanceProblems(instance)).toEqual([]);
     });
 
+    test("what the plugin says its instances offer is what they have", () => {
+      const { offers } = subject.plugin;
+      if (offers === undefined) return;
+      const names = (instance.surfaces ?? []).map(({ name }) => name);
+      expect(offers).toEqual({ tokens: instance.tokens !== undefined, surfaces: names });
+    });
+
     test("every config field has a description", () => {
       const bare = Object.entries(subject.plugin.config.shape)
         .filter(([, field]) => !hasDescription(field))
@@ -157,6 +166,9 @@ export function contractSuite(
     test("the headers that carry its credentials are named, so that they are not forwarded", () => {
       const names = instance.credentialHeaders ?? ["authorization"];
       expect(names).toContain(carrier());
+      if (!bundledPlugins.some(({ name: bundled }) => bundled === subject.plugin.name)) return;
+      // `gatehouse emit` finds them without starting the strategy.
+      expect(credentialHeaders(subject.plugin, subject.config)).toEqual(names);
     });
 
     test("challenges are data that cannot break out of a header", () => {

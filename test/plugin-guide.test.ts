@@ -4,6 +4,7 @@
  * Invariant: nothing is mended on the way: what is tested is what a reader pastes.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parse } from "yaml";
@@ -14,6 +15,7 @@ import { pluginLoader } from "../src/loader.ts";
 import { contractSuite } from "./contract.suite.ts";
 import { temporaryDirectory, testHost } from "./support/host.ts";
 import { authRequest } from "./support/request.ts";
+import { startValkey, valkeyMissing } from "./support/valkey.ts";
 
 const GUIDE = readFileSync(resolve(import.meta.dir, "../docs/plugin-guide.md"), "utf8");
 const TOKEN = "canary-token-81c2f4aa90";
@@ -116,6 +118,29 @@ describe("introspect.ts of the guide", () => {
       await expect(ask()).rejects.toThrow();
     }
     dispose();
+  });
+});
+
+describe("guests.ts of the guide", () => {
+  const run = valkeyMissing === null ? test : test.skip;
+  run(`asks its Valkey and is a fault without it ${valkeyMissing ?? ""}`, async () => {
+    const valkey = await startValkey();
+    const raw = valkey.client();
+    await raw.set(`guest:${createHash("sha256").update(TOKEN).digest("hex")}`, "Ada");
+    const plugin = await load("guests.ts");
+    const context = testHost();
+    const settings = { url: valkey.url, command_timeout: "1s" };
+    expect(plugin.config.safeParse({ ...settings, url: "redis://:pw@x" }).success).toBe(false);
+    const instance = await plugin.init(plugin.config.parse(settings), context.host);
+    const ask = async (token: string) =>
+      await instance.authenticate(authRequest({ headers: { authorization: `Bearer ${token}` } }));
+    expect(await ask(TOKEN)).toMatchObject({ outcome: "accept", identity: { name: "Ada" } });
+    expect(await ask("somebody-else")).toEqual({ outcome: "unknown" });
+    await valkey.kill();
+    await expect(ask(TOKEN)).rejects.toMatchObject({ name: "ValkeyError" });
+    await instance.close?.();
+    context.dispose();
+    await valkey.stop();
   });
 });
 

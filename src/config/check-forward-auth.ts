@@ -18,6 +18,8 @@ const FORWARDING = [
   "response_headers",
   "max_body",
   "forward_credential",
+  "chunked_body",
+  "forwarded_headers",
 ] as const;
 /** What decides about the original request is said by the route that is for it. */
 const DECIDING = ["require", "refuse", "identity_headers"] as const;
@@ -140,6 +142,8 @@ function checkProxied(
 /** Whether a key says something else than its default. */
 function isWritten(route: RoutePart, key: keyof RoutePart): boolean {
   const value = route[key];
+  if (key === "chunked_body") return value !== "stream";
+  if (key === "forwarded_headers") return value === false;
   if (value === undefined || value === false || value === "default") return false;
   return typeof value !== "object" || Object.keys(value).length > 0;
 }

@@ -178,6 +178,19 @@ test("identity headers need one header a fact, and none that belongs to the conn
   ]);
 });
 
+test("a body that is held in memory needs a limit, the route's or its upstream's", async () => {
+  const held = "match: { path: / }, access: [team], upstream: api, chunked_body: whole";
+  const problem = "routes[0].chunked_body: a body that is held in memory needs a limit";
+  expect(await problemsOf(withRoutes(held))).toEqual([]);
+  expect(await problemsOf(withRoutes(`${held}, max_body: none`))).toEqual([problem]);
+  const unlimited = withRoutes(held).replace("127.0.0.1:9000", "127.0.0.1:9000, max_body: none");
+  expect(await problemsOf(unlimited)).toEqual([problem]);
+  expect(await problemsOf(unlimited.replace("whole", "whole, max_body: 32MiB"))).toEqual([]);
+  expect(await problemsOf(withRoutes(held.replace("[team]", "public")))).toEqual([
+    "routes[0].chunked_body: anybody could fill the memory with bodies that are held",
+  ]);
+});
+
 test("a document with a catch-all in the end has no problem", async () => {
   expect(await problemsOf(document())).toEqual([]);
 });

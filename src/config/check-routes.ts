@@ -160,6 +160,22 @@ function checkIdentityHeaders(
   }
 }
 
+/** A body that is held in memory needs a limit, the route's or its upstream's, and somebody who may fill it. */
+export function checkHeldBodies(routes: readonly (RouteConfig | null)[], report: Reporter): void {
+  routes.forEach((route, index) => {
+    if (route === null || !route.holdsChunked) return;
+    const path = ["routes", index, "chunked_body"];
+    if (route.maxBodyBytes === null) {
+      const hint = "set max_body of the route, for instance to 32MiB";
+      report.add(path, "a body that is held in memory needs a limit", hint);
+    }
+    if (route.access === "public") {
+      const hint = "write chunked_body: stream, or list strategies in access";
+      report.add(path, "anybody could fill the memory with bodies that are held", hint);
+    }
+  });
+}
+
 /** Reports every route that can never match because earlier ones take all of it. */
 export function checkReachability(routes: readonly (RouteConfig | null)[], report: Reporter): void {
   routes.forEach((route, index) => {

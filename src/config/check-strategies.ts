@@ -83,7 +83,7 @@ export function checkSettings(
 }
 
 /** Every value whose schema was made with `secret()` is one reference and nothing else. */
-function checkSecrets(
+export function checkSecrets(
   schema: z.core.$ZodType,
   value: unknown,
   path: ConfigPath,

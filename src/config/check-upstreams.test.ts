@@ -83,7 +83,7 @@ describe("a header of an upstream", () => {
       `${at("x-a")}: environment variable K is blank`,
     ]);
     expect(await headers('x-a: "${vault:K}"')).toEqual([
-      `${at("x-a")}: unknown kind of reference \`vault\`: there are \${env:NAME}, \${file:/path} and \${cred:name}`,
+      `${at("x-a")}: unknown kind of reference \`vault\`: there are \${env:NAME}, \${file:/path}, \${cred:name} and \${toml:/path#key}`,
     ]);
   });
 

@@ -15,6 +15,8 @@ afterAll(directory.remove);
 
 /** Strategies have their own tests; here their settings are anything. */
 const anything = { ...plain, config: z.looseObject({}) };
+/** What the references in it lead to. */
+const SECRETS = { API_KEY: "x", VALKEY_PASSWORD: "x" };
 const NAMES = ["bearer-sqlite", "static-env", "./my-strategy.ts"];
 
 function load(text: string, env: Record<string, string> = {}) {
@@ -48,16 +50,27 @@ test("with every setting uncommented it is still a configuration", async () => {
   directory.write("tls/cert.pem", GOOD_CERTIFICATE);
   directory.write("tls/ca.pem", GOOD_CERTIFICATE);
   directory.write("tls/key.pem", A_KEY);
-  const { issues } = await load(uncommented(), { API_KEY: "x" });
+  const { issues } = await load(uncommented(), SECRETS);
   expect(issues).toEqual([]);
 });
 
 test("every key of the schema is in it", async () => {
-  const { written } = await load(uncommented(), { API_KEY: "x" });
+  const { written } = await load(uncommented(), SECRETS);
   const missing = [...keyPaths(documentSchema, "")].filter(
     (path) => !present(written, path.split(".")),
   );
   expect(missing).toEqual([]);
+});
+
+test("the other two ways to a Valkey are shown, and right", async () => {
+  const text = readFileSync(EXAMPLE, "utf8");
+  for (const way of ["sentinel", "cluster"]) {
+    const line = text.split("\n").find((one) => one.startsWith(`# ${way}:`)) ?? "";
+    const routes = "routes: [{ match: { path: / }, access: public }]";
+    const shared = `version: 1\nshared:\n  ${line.slice(2)}\n${routes}\n`;
+    const { issues } = await load(shared, { SENTINEL_PASSWORD: "x" });
+    expect(issues).toEqual([]);
+  }
 });
 
 test("the first line points editors at the schema, and no line is longer than 120 characters", () => {
@@ -80,10 +93,10 @@ function keyPaths(schema: z.core.$ZodType, prefix: string): Set<string> {
             : [];
     for (const [key, child] of children) {
       const path = prefix === "" ? key : `${prefix}.${key}`;
-      if (key !== "*") found.add(path);
+      if (key !== "*" && !/^shared\.(sentinel|cluster)$/.test(path)) found.add(path);
       for (const inner of keyPaths(child, path)) {
-        // One of the two ways to write TLS pairs is enough.
-        if (!inner.startsWith("server.tls.*.")) found.add(inner);
+        // One of the two ways to write TLS pairs is enough, and one of the three ways to a Valkey.
+        if (!/^(server\.tls\.\*|shared\.(sentinel|cluster))\./.test(inner)) found.add(inner);
       }
     }
   }

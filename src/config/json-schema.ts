@@ -1,11 +1,13 @@
 /**
  * The JSON Schema of the config file, for editors.
  *
- * Invariant: made from documentSchema and the plugins' own schemas, never written by hand; what a strategy may hold
- * depends on its `use`.
+ * Invariant: made from documentSchema and the schemas of plugins and presets, never written by hand; what a strategy
+ * may hold depends on its `use`, and what a preset takes on its name.
  */
 import { z } from "zod";
 import type { Plugin } from "../contract/plugin.ts";
+import { PRESETS } from "../presets/list.ts";
+import type { Preset } from "../presets/preset.ts";
 import { documentSchema } from "./schema.ts";
 
 /** Identifies the format, not a place to download it from. */
@@ -25,6 +27,12 @@ export function configJsonSchema(plugins: readonly Plugin[]): JsonSchema {
     throw new TypeError("documentSchema has no record of strategies");
   }
   const withPlugins = { ...strategy, allOf: plugins.map((plugin) => branch(plugin, strategy)) };
+  const routes = schema.properties?.routes;
+  const route = typeof routes === "object" ? routes.items : undefined;
+  if (typeof routes !== "object" || typeof route !== "object" || Array.isArray(route)) {
+    throw new TypeError("documentSchema has no list of routes");
+  }
+  const items = { anyOf: [route, ...PRESETS.map(presetEntry)] };
   return {
     $schema: $schema ?? "https://json-schema.org/draft/2020-12/schema",
     $id: SCHEMA_ID,
@@ -33,6 +41,7 @@ export function configJsonSchema(plugins: readonly Plugin[]): JsonSchema {
     properties: {
       ...schema.properties,
       strategies: { ...strategies, additionalProperties: withPlugins },
+      routes: { ...routes, items },
     },
   };
 }
@@ -48,6 +57,21 @@ function branch(plugin: Plugin, strategy: JsonSchema): JsonSchema {
       required: ["use", ...(required ?? [])],
       additionalProperties: false,
     },
+  };
+}
+
+/** An entry of `routes` that a preset spells out. */
+function presetEntry({ name, description, options }: Preset): JsonSchema {
+  const { $schema: _, ...taken } = toJson(options);
+  return {
+    type: "object",
+    description,
+    properties: {
+      preset: { const: name, description },
+      with: { ...taken, description: `Options of the preset ${name}.` },
+    },
+    required: ["preset", "with"],
+    additionalProperties: false,
   };
 }
 

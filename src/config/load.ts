@@ -121,7 +121,7 @@ async function loadPreset(
   options: LoadOptions,
 ): Promise<LoadedConfig> {
   const report = createReporter(() => ({ line: 0, column: 0, origin: null }));
-  const preset = findServingPreset(name, report);
+  const preset = await findServingPreset(name, report);
   if (preset === null) return { ...NOTHING, issues: report.list() };
   const made = preset({ env: options.env, cwd: options.cwd, flags });
   if ("problems" in made) {
@@ -154,7 +154,7 @@ async function loadDocument(written: unknown, loading: Loading): Promise<LoadedC
   const late = applyOverrides(written, loading);
   const plugins = await loadPlugins(partsOf(written).strategies, options.loadPlugin, loading);
   applyStrategySettings(written, late, plugins, loading);
-  const { value, origin } = expandPresets(written, report);
+  const { value, origin } = await expandPresets(written, report);
   const reportHere = reportingAt(report, origin);
   const result = documentSchema.safeParse(value, { error: zodMessage });
   if (!result.success) {
@@ -255,6 +255,7 @@ function assemble(parts: NormalisedParts, { file, configDir }: Loading): Gateway
     file,
     configDir,
     stateDir,
+    shared: parts.shared,
     server,
     strategies: parts.strategies.filter((one) => one !== null),
     upstreams: parts.upstreams.filter((one) => one !== null),

@@ -4,6 +4,7 @@
  * Invariant: no secret is in here. Values that hold references are kept as written and resolved when the piece
  * that needs them is built.
  */
+import type { ValkeySettings } from "../contract/valkey-settings.ts";
 
 /** Where to accept connections. */
 export type ListenAddress =
@@ -93,7 +94,15 @@ export interface CorsConfig {
   readonly maxAgeSeconds: number;
 }
 
-export type ErrorDialect = "problem" | "openai" | "anthropic" | "routstrd";
+export type ErrorDialect =
+  | "problem"
+  | "openai"
+  | "anthropic"
+  | "ollama"
+  | "dexto"
+  | "anvil"
+  | "routstrd"
+  | "message";
 
 /** Whose forward-auth questions a route answers. */
 export type CheckProxy = "traefik" | "nginx" | "caddy" | "envoy" | "generic";
@@ -150,6 +159,10 @@ export interface RouteConfig {
   readonly errors: "auto" | ErrorDialect;
   /** `null`: no limit. Already merged with the upstream's. */
   readonly maxBodyBytes: number | null;
+  /** A chunked body is held and sent with its length; `maxBodyBytes` is then a number. */
+  readonly holdsChunked: boolean;
+  /** The upstream is told about the client, in X-Forwarded-*. */
+  readonly tellsClient: boolean;
 }
 
 export interface LoggingConfig {
@@ -158,11 +171,21 @@ export interface LoggingConfig {
   readonly format: "auto" | "json" | "text";
 }
 
+/** Where the state of all replicas is. */
+export interface SharedConfig {
+  /** References unresolved. */
+  readonly valkey: ValkeySettings;
+  /** Of every key. */
+  readonly prefix: string;
+}
+
 export interface GatewayConfig {
   /** Absolute path of the file, or `null` when built from flags. */
   readonly file: string | null;
   readonly configDir: string;
   readonly stateDir: string;
+  /** `null`: in the state database. */
+  readonly shared: SharedConfig | null;
   readonly server: ServerConfig;
   readonly strategies: readonly StrategyConfig[];
   readonly upstreams: readonly UpstreamConfig[];

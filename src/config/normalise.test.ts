@@ -7,6 +7,7 @@ test("a minimal document gets every default", async () => {
     file: null,
     configDir: "/etc/gatehouse",
     stateDir: "/etc/gatehouse/state",
+    shared: null,
     server: {
       listen: [{ kind: "tcp", host: "127.0.0.1", port: 8008 }],
       tls: [],
@@ -56,6 +57,8 @@ test("a minimal document gets every default", async () => {
         cors: null,
         errors: "auto",
         maxBodyBytes: 104_857_600,
+        holdsChunked: false,
+        tellsClient: true,
       },
     ],
   });

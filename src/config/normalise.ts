@@ -24,6 +24,7 @@ import type {
   ModelPolicy,
   RouteConfig,
   ServerConfig,
+  SharedConfig,
   StrategyConfig,
   UpstreamConfig,
 } from "./model.ts";
@@ -40,6 +41,8 @@ export interface NormaliseContext {
 export interface NormalisedParts {
   readonly server: ServerConfig | null;
   readonly stateDir: string | null;
+  /** Null also when there is none. */
+  readonly shared: SharedConfig | null;
   readonly strategies: readonly (StrategyConfig | null)[];
   readonly upstreams: readonly (UpstreamConfig | null)[];
   readonly logging: LoggingConfig | null;
@@ -73,6 +76,7 @@ export function normalise(parts: DocumentParts, context: NormaliseContext): Norm
   return {
     server: parts.server === null ? null : serverConfig(parts.server, context),
     stateDir: parts.stateDir === null ? null : resolve(configDir, parts.stateDir),
+    shared: sharedConfig(parts.shared),
     strategies: parts.strategies.map(([name, part]) =>
       part === null ? null : strategyConfig(name, part),
     ),
@@ -132,6 +136,15 @@ function healthPath(path: string | null, report: Reporter): string | null {
   const problem = path.includes("*") ? "expected one path, without *" : patternProblem(path);
   if (problem !== null) report.add(["server", "health_path"], problem);
   return path;
+}
+
+function sharedConfig(part: DocumentParts["shared"]): SharedConfig | null {
+  if (part === undefined || part === null) return null;
+  if (typeof part !== "string") {
+    const { prefix, ...valkey } = part;
+    return { valkey, prefix };
+  }
+  return { valkey: { url: part, command_timeout: "2s" }, prefix: "gatehouse:" };
 }
 
 function strategyConfig(name: string, { use, sha256, ...settings }: StrategyPart): StrategyConfig {
@@ -197,6 +210,8 @@ function routeConfig(
     cors: part.cors === undefined ? null : corsConfig(part.cors, [...base, "cors"], report),
     errors: part.errors,
     maxBodyBytes: maxBodyBytes(part.max_body, inheritedMaxBody),
+    holdsChunked: part.chunked_body === "whole",
+    tellsClient: part.forwarded_headers,
   };
 }
 

@@ -19,6 +19,8 @@ export type RoutePart = ConfigDocument["routes"][number];
 export interface DocumentParts {
   readonly server: ConfigDocument["server"] | null;
   readonly stateDir: string | null;
+  /** Undefined when there is none. */
+  readonly shared: ConfigDocument["shared"] | null;
   readonly logging: ConfigDocument["logging"] | null;
   readonly strategies: readonly (readonly [string, StrategyPart | null])[];
   readonly upstreams: readonly (readonly [string, UpstreamPart | null])[];
@@ -51,6 +53,7 @@ export function partsOf(value: unknown): DocumentParts {
   return {
     server: parsed(shape.server, valueAt(value, ["server"]), SPARE.server),
     stateDir: parsed(shape.state_dir, valueAt(value, ["state_dir"]), []),
+    shared: parsed(shape.shared, valueAt(value, ["shared"]), []),
     logging: parsed(shape.logging, valueAt(value, ["logging"]), []),
     strategies: members(valueAt(value, ["strategies"]), strategySchema(), []),
     upstreams: members(valueAt(value, ["upstreams"]), upstreamSchema(), SPARE.upstream),

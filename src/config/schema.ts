@@ -6,6 +6,11 @@
  */
 import { z } from "zod";
 import { parseDuration, parseSize } from "../contract/quantity.ts";
+import {
+  checkValkeySettings,
+  valkeyAddressProblem,
+  valkeyShape,
+} from "../contract/valkey-settings.ts";
 
 const DURATION = { error: "expected a duration such as 500ms, 30s, 5m, 24h or 30d" };
 const SIZE = { error: "expected a size such as 64KiB, 10MiB or 1GB" };
@@ -145,6 +150,30 @@ const strategy = z
       .describe("Refuse an external file whose SHA-256 is another."),
   })
   .describe("One authenticating strategy; the other keys are its own.");
+
+const shared = z
+  .union([
+    z.string().superRefine((text, issues) => {
+      const problem = valkeyAddressProblem(text);
+      if (problem !== null) issues.addIssue({ code: "custom", message: problem });
+    }),
+    z
+      .strictObject({
+        ...valkeyShape(),
+        prefix: z
+          .string()
+          .regex(/^[A-Za-z0-9:_.-]{1,64}$/, {
+            error: "expected 1 to 64 letters, digits and : _ . -",
+          })
+          .default("gatehouse:")
+          .describe("First part of every key in it. Default gatehouse:."),
+      })
+      .superRefine(checkValkeySettings),
+  ])
+  .optional()
+  .describe(
+    "A Valkey with the state that all replicas have in common, used Nostr proofs and revocations: redis://HOST:PORT/N, or a map. Default: none, they lie in the state database. See docs/replicas.md.",
+  );
 
 const timeouts = z
   .strictObject({
@@ -342,7 +371,7 @@ const route = z
       })
       .optional()
       .describe(
-        "Endpoints of a strategy that answer here instead of the upstream, as STRATEGY.NAME; they may use the upstream.",
+        "Endpoints of a strategy that answer here instead of the upstream, as STRATEGY.NAME; they may use the upstream. Every strategy has health; those that keep tokens have tokens (a token API) and docs. See docs/token-api.md.",
       ),
     anonymous: z
       .boolean()
@@ -376,12 +405,34 @@ const route = z
       .describe("Set on every answer of the upstream, over what it sent. Default: none."),
     cors: cors.optional(),
     errors: z
-      .enum(["auto", "problem", "openai", "anthropic", "routstrd"])
+      .enum([
+        "auto",
+        "problem",
+        "openai",
+        "anthropic",
+        "ollama",
+        "dexto",
+        "anvil",
+        "routstrd",
+        "message",
+      ])
       .default("auto")
       .describe("Shape of our own errors. Default auto: by the path."),
     max_body: sizeOrNone
       .optional()
       .describe("Largest request body; over it 413. Default: the upstream's."),
+    chunked_body: z
+      .enum(["stream", "whole"])
+      .default("stream")
+      .describe(
+        "A request body without a length: stream passes it on as it comes; whole holds it in memory, up to max_body, and sends it with Content-Length, for upstreams that refuse chunked bodies. Default stream.",
+      ),
+    forwarded_headers: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Tell the upstream who asks and where, in X-Forwarded-For, -Proto and -Host; false for an upstream of somebody else. Default true.",
+      ),
   })
   .describe("A route.");
 
@@ -397,6 +448,7 @@ export const documentSchema = z
       .describe(
         "Directory of the database and keys, mode 0700, relative to this file. Default ./state.",
       ),
+    shared,
     strategies: z.record(slug, strategy).default({}).describe("Strategies by name."),
     upstreams: z.record(slug, upstream).default({}).describe("Upstreams by name."),
     logging: z

@@ -7,6 +7,7 @@ import { afterAll, describe } from "bun:test";
 import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { makeBuiltInSurfaces } from "../../src/admin/surfaces.ts";
 import { systemClock } from "../../src/clock.ts";
 import { renderIssues } from "../../src/config/explain.ts";
 import { loadConfig } from "../../src/config/load.ts";
@@ -89,7 +90,14 @@ export const startInProcess: StartGateway = async (setup) => {
     format: "json",
     sink: { write: (line) => (text += line), flush: () => {} },
   });
-  const gateway = await startGateway({ config, loadPlugin, env, log, clock: systemClock });
+  const gateway = await startGateway({
+    config,
+    loadPlugin,
+    env,
+    log,
+    clock: systemClock,
+    builtInSurfaces: makeBuiltInSurfaces,
+  });
   let stopping: Promise<void> | null = null;
   const under: GatewayUnderTest = {
     address: gateway.addresses[0] ?? "",
