@@ -43,6 +43,7 @@ async function context(): Promise<CliContext> {
     stdinIsTerminal: isatty(0),
     stdoutIsTerminal: isatty(1),
     out: (text) => write(1, text),
+    deliver: (text) => writeAll(1, text),
     err,
     readStdin: () => Bun.stdin.text(),
     // A command that never asks for this keeps the default: a signal ends it at once.
@@ -85,16 +86,23 @@ function err(text: string): void {
   write(2, text);
 }
 
-/** Writes all of it before it returns, so that nothing is lost at exit. A reader that went away is no error. */
+/** {@link writeAll} for what can be said again: a reader that went away is no error. */
 function write(fd: number, text: string): void {
+  try {
+    writeAll(fd, text);
+  } catch (error) {
+    if (errorCode(error) !== "EPIPE") throw error;
+  }
+}
+
+/** Writes all of it before it returns, so that nothing is lost at exit. */
+function writeAll(fd: number, text: string): void {
   let rest: Uint8Array = Buffer.from(text);
   while (rest.length > 0) {
     try {
       rest = rest.subarray(writeSync(fd, rest));
     } catch (error) {
-      const code = errorCode(error);
-      if (code === "EPIPE") return;
-      if (code !== "EAGAIN") throw error;
+      if (errorCode(error) !== "EAGAIN") throw error;
       // The other end made the pipe non-blocking and reads slowly.
       Bun.sleepSync(1);
     }

@@ -62,6 +62,38 @@ describe("the process", () => {
     expect(await child.stderr.text()).toBe("");
   });
 
+  test("a new token that nobody reads is a failure that names it, so that it can be ended", async () => {
+    const file = "lost.yaml";
+    writeFileSync(
+      join(cwd, file),
+      `version: 1
+state_dir: ./state-lost
+strategies: { team: { use: bearer-sqlite } }
+routes: [{ match: { path: /x }, access: [team] }]
+`,
+      { mode: 0o600 },
+    );
+    const script = '"$0" token create -c "$1" --name lost | true; echo "${PIPESTATUS[0]}"';
+    const child = Bun.spawn(["bash", "-c", script, await binaryPath(), file], {
+      cwd,
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    expect(await child.stdout.text()).toBe("1\n");
+    const said = await child.stderr.text();
+    expect(said).toContain("token lost (id ");
+    expect(said).toContain("was created in team, but it was not delivered");
+    const [, id = ""] = /gatehouse token revoke (\w{12}),/.exec(said) ?? [];
+    expect((await runBinary(["token", "revoke", "-c", file, id], { cwd })).code).toBe(0);
+  });
+
+  test("a configuration that is not there is named once", async () => {
+    const { code, stderr } = await runBinary(["serve", "-c", "nope.yaml"], { cwd });
+    expect(code).toBe(78);
+    expect(stderr.match(/nope\.yaml/g)).toHaveLength(1);
+  });
+
   test.each(["SIGTERM", "SIGINT"] as const)("%s ends serve with 0", async (signal) => {
     const gateway = await startBinary(["serve", "-c", config("stop", "127.0.0.1:0")], { cwd });
     gateway.signal(signal);

@@ -29,6 +29,7 @@ export default definePlugin({
   offers: { tokens: false, surfaces: ["npubs"] },
   migrations: { nip98: MIGRATIONS },
   config: settingsSchema,
+  questions: [{ id: "admins", kind: "text", message: "Which npub is the admin's?" }],
   check({ database }, { configDir }) {
     const path = database === undefined ? null : resolve(configDir, database);
     if (path === null || statSync(path, { throwIfNoEntry: false })?.isFile()) return [];

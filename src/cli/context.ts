@@ -14,8 +14,12 @@ export interface CliContext {
   readonly cwd: string;
   readonly stdinIsTerminal: boolean;
   readonly stdoutIsTerminal: boolean;
-  /** Writes to standard output, as it is. */
+  /** Writes to standard output, as it is. A reader that went away is no error. */
   out(text: string): void;
+  /**
+   * The same for what is said only once, such as a new token: throws when nobody reads it. Absent: `out` is as good.
+   */
+  deliver?(text: string): void;
   /** Writes to standard error, as it is. */
   err(text: string): void;
   /** All of standard input as text. */

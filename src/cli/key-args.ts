@@ -14,6 +14,7 @@ const WITH_SECRET_KEY: readonly (readonly string[])[] = [["sign"], ["clients"], 
  * @throws OperatorError with EXIT.usage
  */
 export function refuseKeys(args: readonly string[]): void {
+  refuseIdentities(args);
   const usesSecret = WITH_SECRET_KEY.some((verb) => verb.every((word, at) => args[at] === word));
   const isSecret = (arg: string): boolean =>
     /nsec1/i.test(arg) || (usesSecret && /^(?:-.*=)?\s*[0-9a-f]{64}\s*$/i.test(arg));
@@ -22,5 +23,15 @@ export function refuseKeys(args: readonly string[]): void {
     EXIT.usage,
     "a secret key must not be an argument: the shell's history and the process list keep it",
     "Use --key-file FILE or the variable NOSTR_NSEC, and take that key for known to others: make a new one with `gatehouse npub new`.",
+  );
+}
+
+/** The secret key of a backup. */
+function refuseIdentities(args: readonly string[]): void {
+  if (!args.some((arg) => /AGE-SECRET-KEY-/i.test(arg))) return;
+  throw new OperatorError(
+    EXIT.usage,
+    "a secret key must not be an argument: the shell's history and the process list keep it",
+    "Put it into a file of mode 0600 and name that: --identity FILE. Take this one for known to others: `gatehouse backup --new-identity FILE` makes a new one.",
   );
 }

@@ -14,15 +14,13 @@ import {
   writeSync,
 } from "node:fs";
 import { resolve } from "node:path";
-import { createInterface } from "node:readline";
-import { Writable } from "node:stream";
 import { decode, npubEncode, nsecEncode } from "nostr-tools/nip19";
 import { generateSecretKey, getPublicKey } from "nostr-tools/pure";
 import { EXIT, errorCode, OperatorError } from "../errors.ts";
+import { type AskHidden, askHidden } from "./ask-hidden.ts";
 import type { CliContext } from "./context.ts";
 
-/** Asks on the terminal without showing what is typed. */
-export type AskHidden = (question: string) => Promise<string>;
+export type { AskHidden };
 
 /** Options of every command that signs. */
 export interface KeyOptions {
@@ -41,7 +39,7 @@ const MAX_FILE_BYTES = 4096;
 export async function secretKey(
   context: CliContext,
   options: KeyOptions,
-  ask: AskHidden = askHidden,
+  ask: AskHidden = askHidden("secret key"),
 ): Promise<Uint8Array> {
   if (options.keyFile !== undefined) {
     const path = resolve(context.cwd, options.keyFile);
@@ -134,22 +132,5 @@ function decoded(nsec: string): Uint8Array | null {
     return type === "nsec" ? data : null;
   } catch {
     return null;
-  }
-}
-
-/** readline writes what is typed to its output, so its output goes nowhere. */
-async function askHidden(question: string): Promise<string> {
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const lines = createInterface({ input: process.stdin, output: nowhere, terminal: true });
-  process.stderr.write(question);
-  try {
-    return await new Promise<string>((resolve, reject) => {
-      lines.once("line", resolve);
-      lines.once("SIGINT", () => reject(new OperatorError(EXIT.failure, "interrupted")));
-      lines.once("close", () => reject(new OperatorError(EXIT.usage, "no secret key was given")));
-    });
-  } finally {
-    lines.close();
-    process.stderr.write("\n");
   }
 }

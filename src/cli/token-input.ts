@@ -5,6 +5,7 @@
  */
 import { parseDuration } from "../contract/quantity.ts";
 import { type TokenDraft, TokenError } from "../contract/tokens.ts";
+import { ValkeyError } from "../contract/valkey.ts";
 import { EXIT, OperatorError } from "../errors.ts";
 import { databaseProblem } from "../store/sqlite.ts";
 import type { CliContext } from "./context.ts";
@@ -106,6 +107,7 @@ export async function explained<T>(
     return await work();
   } catch (error) {
     if (error instanceof TokenError) throw mistake(error, where.lineOf);
+    if (error instanceof ValkeyError) throw new OperatorError(EXIT.unavailable, error.message);
     throw databaseProblem(error, `in ${where.stateDir ?? "the state directory"}`) ?? error;
   }
 }

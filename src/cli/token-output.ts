@@ -105,7 +105,7 @@ function stateOf(record: TokenRecord, nowMs: number): TokenState {
 function cells(record: TokenRecord, nowMs: number): string[] {
   return [
     record.id,
-    record.name,
+    record.name || "-",
     record.owner ?? "-",
     record.role,
     stateOf(record, nowMs).replaceAll("_", " "),

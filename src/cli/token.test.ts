@@ -7,6 +7,7 @@ import { z } from "zod";
 import plugin from "../../plugins/bearer-sqlite/index.ts";
 import { temporaryDirectory } from "../../test/support/host.ts";
 import { EXIT, OperatorError } from "../errors.ts";
+import { openStrategy } from "../lifecycle.ts";
 import type { CliContext } from "./context.ts";
 import {
   tokenCreate,
@@ -119,6 +120,16 @@ async function list(options: { readonly unused?: string } = {}) {
   return z.array(recordSchema).parse(JSON.parse(printed()));
 }
 
+test("a token that was made without a name has a dash in the list and is called by its id", async () => {
+  const opened = await openStrategy({ context: context(), config, strategy: undefined });
+  const { record } = await opened.tokens.create({ owner: "alice" });
+  await opened.close();
+  await tokenList(context(), { config });
+  expect(printed()).toMatch(new RegExp(`^${record.id} +- +alice `, "m"));
+  expect(await tokenRevoke(context(), { config, idOrName: record.id })).toBe(EXIT.ok);
+  expect(err).toContain(`Token ${record.id} is revoked`);
+});
+
 describe("token create", () => {
   test("the token is alone on standard output, everything else is on standard error", async () => {
     expect(await tokenCreate(context(), { config, name: "ci", expires: "30d" })).toBe(EXIT.ok);
@@ -145,8 +156,11 @@ describe("token create", () => {
     };
     const refused = await refusal(() => tokenCreate(full, { config, name: "ci" }));
     expect(refused.exitCode).toBe(EXIT.failure);
-    expect(refused.message).toContain("the new token of ci (id ");
-    expect(refused.message).toEndWith("cannot be written: ENOSPC: no space left on device, write");
+    expect(refused.message).toMatch(
+      /^token ci \(id \w{12}\) was created in \w+, but it was not delivered: /,
+    );
+    expect(refused.message).toEndWith("ENOSPC: no space left on device, write");
+    expect(refused.hint).toMatch(/token revoke \w{12}, or /);
     const [, id] = /token rotate (\w{12})$/.exec(refused.hint ?? "") ?? [];
     await tokenRotate(context(), { config, idOrName: id ?? "" });
     expect(out).toStartWith(`gate_${id}_`);

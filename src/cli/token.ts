@@ -185,13 +185,15 @@ function printIssued(
 ): void {
   const { record } = issued;
   try {
-    context.out(options.json ? json(issuedJson(issued)) : `${issued.token}\n`);
+    const text = options.json ? json(issuedJson(issued)) : `${issued.token}\n`;
+    if (context.deliver === undefined) context.out(text);
+    else context.deliver(text);
   } catch (error) {
-    // A full disk behind `> file`: the token is valid, and nobody has it.
+    // A full disk behind `> file`, or a pipe that nobody reads: the token is valid, and nobody has it.
     throw new OperatorError(
       EXIT.failure,
-      `the new token of ${label(record)} cannot be written: ${errorMessage(error)}`,
-      `Nobody has it now. Make another one for the same id: gatehouse token rotate ${record.id}`,
+      `token ${label(record)} was ${what}, but it was not delivered: ${errorMessage(error)}`,
+      `Nobody has it. End it with: gatehouse token revoke ${record.id}, or give it a new secret with: gatehouse token rotate ${record.id}`,
     );
   }
   const expiry = record.expiresAtMs === null ? "" : ` It expires ${timeText(record.expiresAtMs)}.`;
@@ -232,8 +234,8 @@ function refuseDraftOptions(options: DraftOptions): void {
   );
 }
 
-function label(record: TokenRecord): string {
-  return `${record.name} (id ${record.id})`;
+function label({ id, name }: TokenRecord): string {
+  return name === "" ? id : `${name} (id ${id})`;
 }
 
 function json(value: unknown): string {

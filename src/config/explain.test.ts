@@ -17,6 +17,12 @@ test("an issue is one line that editors understand, with its hint below", () => 
     "c.yaml: no place\nc.yaml:2:1: a: first\nc.yaml:3:7: b: second\n  do this\n",
   );
   expect(renderIssues(issues.slice(2), null)).toBe("no place\n");
+  for (const file of ["c.yaml", "./c.yaml", "/etc/my gate/c.yaml"]) {
+    const message = "/etc/my gate/c.yaml does not exist";
+    const missing = { path: "", line: 0, column: 0, message };
+    expect(renderIssues([missing], file)).toBe(`${message}\n`);
+    expect(renderIssues([missing], "other.yaml")).toBe(`other.yaml: ${message}\n`);
+  }
   expect(issuesAsData(issues, "c.yaml").map(({ file, line }) => [file, line])).toEqual([
     ["c.yaml", 0],
     ["c.yaml", 2],

@@ -56,19 +56,21 @@ export function readCredential(request: AuthRequest, sources: CredentialSources)
 function trimBlanks(text: string): string {
   let start = 0;
   let end = text.length;
-  while (start < end && isBlank(text[start])) start += 1;
-  while (end > start && isBlank(text[end - 1])) end -= 1;
-  return text.slice(start, end);
+  while (start < end && isBlank(text.charCodeAt(start))) start += 1;
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end -= 1;
+  return start === 0 && end === text.length ? text : text.slice(start, end);
 }
 
-function isBlank(character: string | undefined): boolean {
-  return character === " " || character === "\t";
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09;
 }
+
+const BLANK = /[ \t]/;
 
 function fromAuthorization(value: string, basic: boolean): FoundCredential {
-  const split = /^(\S+)(?:[ \t]+(.*))?$/.exec(value);
-  const scheme = split?.[1]?.toLowerCase();
-  const rest = split?.[2] ?? "";
+  const end = value.search(BLANK);
+  const scheme = (end === -1 ? value : value.slice(0, end)).toLowerCase();
+  const rest = end === -1 ? "" : trimBlanks(value.slice(end));
   if (scheme === "bearer") return rest === "" ? MALFORMED : checked(rest);
   if (scheme === "basic" && basic) return fromBasic(rest);
   return NONE;
@@ -84,7 +86,8 @@ function fromBasic(encoded: string): FoundCredential {
 }
 
 function checked(value: string): FoundCredential {
-  if (value.includes(",")) return AMBIGUOUS;
-  if (value.length > MAX_CREDENTIAL_LENGTH || !/^[\x21-\x7e]+$/.test(value)) return MALFORMED;
-  return { found: "one", value };
+  if (value.length <= MAX_CREDENTIAL_LENGTH && /^[\x21-\x2b\x2d-\x7e]+$/.test(value)) {
+    return { found: "one", value };
+  }
+  return value.includes(",") ? AMBIGUOUS : MALFORMED;
 }

@@ -11,6 +11,10 @@ import { EXIT, OperatorError } from "../errors.ts";
 /** "GATE": tells our file from another program's. */
 const APPLICATION_ID = 0x47415445;
 
+/** The gateway's own namespace and its only step: the table of steps itself. */
+export const OWN_NAMESPACE = "gatehouse";
+export const OWN_STEP = "000_history";
+
 /**
  * Takes a new file into use, or makes sure that an existing one is ours.
  * @throws OperatorError when it is another program's
@@ -29,7 +33,7 @@ export function takeIntoUse(database: Database, path: string, clock: Clock): voi
         applied_at INTEGER NOT NULL,
         PRIMARY KEY (namespace, position)
       ) STRICT, WITHOUT ROWID`);
-      record(database, { namespace: "gatehouse", position: 0, name: "000_history" }, clock);
+      record(database, { namespace: OWN_NAMESPACE, position: 0, name: OWN_STEP }, clock);
     })
     .immediate();
 }
@@ -58,7 +62,7 @@ export function migrate(
   namespace: string,
   migrations: readonly Migration[],
 ): void {
-  if (!/^[a-z][a-z0-9_]{0,62}$/.test(namespace) || namespace === "gatehouse") {
+  if (!/^[a-z][a-z0-9_]{0,62}$/.test(namespace) || namespace === OWN_NAMESPACE) {
     throw new TypeError("a namespace is a lower-case word of its own");
   }
   const step = database.transaction(() => {
