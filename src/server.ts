@@ -376,6 +376,7 @@ function clientAddress(
   exchange: Exchange,
   isTrusted: (address: string, isUnix: boolean) => boolean,
 ): string {
+  if (!exchange.head.fields.lower.includes("x-forwarded-for")) return exchange.peer.address;
   const hops = listMembers(exchange.head.fields, "x-forwarded-for");
   let address = exchange.peer.address;
   for (let i = hops.length - 1; i >= 0; i--) {

@@ -70,6 +70,7 @@ describe("runProgram", () => {
     ["version extra", "too many arguments for 'version'. Expected 0 arguments but got 1; see"],
     ["serve -c", "option '-c, --config <file>' argument missing; see 'gatehouse help'"],
     ["token create", "required option '--name <name>' not specified; see 'gatehouse help'"],
+    ["serve -c a.yaml -c b.yaml", "it is given twice; see 'gatehouse help'"],
     ["demo --port 70000", "expected a port from 0 to 65535; see 'gatehouse help'"],
     [`${"x".repeat(60)}`, "unknown command (not shown); see 'gatehouse help'"],
   ])("%s is a usage error in one line", async (line, message) => {

@@ -6,16 +6,26 @@
  */
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { EXIT, type ExitCode } from "../errors.ts";
+import { addBackup } from "./backup-verbs.ts";
 import type { Action, CliContext, CommonOptions } from "./context.ts";
+import { addDoctor } from "./doctor-verb.ts";
+import { addEmit } from "./emit-verb.ts";
+import { addCompletion, programHelp } from "./help-verbs.ts";
+import { addInit } from "./init-verbs.ts";
 import { refuseKeys } from "./key-args.ts";
 import { addNostr } from "./nostr-verbs.ts";
 import type { ServeOptions } from "./serve.ts";
+import { addService } from "./service-verbs.ts";
 import type { TokenOptions } from "./token.ts";
 import type { DraftOptions } from "./token-input.ts";
 import { usageOutcome } from "./usage.ts";
 import { version, versionLine } from "./version.ts";
 
 const ID_OR_NAME = " <id-or-name>";
+
+/** Written out, because nothing is imported for help; a test compares it with the presets that there are. */
+const SERVED =
+  "ollama, vllm, llama-cpp, openai, anthropic, dexto, anvil, authsome, routstrd, rusty-valkey-forward-auth or generic";
 
 /** What the program needs from the process. */
 export interface ProgramHost {
@@ -40,6 +50,12 @@ export async function runProgram(args: readonly string[], host: ProgramHost): Pr
   const program = createProgram(host, async (action) => {
     exitCode = await action(await host.context());
   });
+  // Not an option of the parser's own help, which takes none.
+  if (args[0] === "help" && args[1] === "--man" && args.length === 2) {
+    const { treeOf } = await import("./command-tree.ts");
+    host.out((await import("./manual.ts")).manualPage(treeOf(program)));
+    return EXIT.ok;
+  }
   try {
     await program.parseAsync([...args], { from: "user" });
     return exitCode;
@@ -49,7 +65,8 @@ export async function runProgram(args: readonly string[], host: ProgramHost): Pr
   }
 }
 
-function createProgram(host: ProgramHost, run: Run): Command {
+/** Every verb with its options and help; `run` is handed what a verb does. */
+export function createProgram(host: Pick<ProgramHost, "out" | "err">, run: Run): Command {
   const program = new Command("gatehouse")
     .description("Stands in front of HTTP services and decides who may pass.")
     .exitOverride()
@@ -57,13 +74,19 @@ function createProgram(host: ProgramHost, run: Run): Command {
     .configureOutput({ writeOut: host.out, writeErr: host.err, outputError: () => {} })
     .version(versionLine(), "-V, --version", "print the version")
     .helpOption("-h, --help", "print help")
-    .helpCommand("help [command]", "print help for a command");
+    .helpCommand("help [command]", "print help for a command; --man: the manual page");
+  addInit(program, { run, verb });
   addServing(program, run);
   addConfig(program, run);
   addToken(program, run);
   addNostr(program, { run, verb });
+  addService(program, { run, verb });
+  addEmit(program, { run, verb });
+  addBackup(program, { run, verb });
+  addDoctor(program, { run, verb });
+  addCompletion(program, { run, verb });
   addInspection(program, run, host);
-  program.addHelpText("after", "\nStart with:\n  gatehouse demo");
+  program.addHelpText("after", programHelp());
   return program;
 }
 
@@ -78,7 +101,8 @@ function addServing(program: Command, run: Run): void {
     .option("-p, --port <number>", "with --preset: port to listen on")
     .option("--host <address>", "with --preset: address to listen on")
     .option("-u, --upstream <url>", "with --preset: what is guarded")
-    .option("-d, --db-path <file>", "with --preset: the database of the guarded program")
+    .option("-d, --db-path <file>", "with --preset routstrd: the daemon's database")
+    .option("--auth-env <name>", "with --preset anvil: the variable that holds its token")
     .action((options: ServeOptions) =>
       run(async (context) => (await import("./serve.ts")).serve(context, options)),
     );
@@ -168,7 +192,7 @@ function addToken(program: Command, run: Run): void {
     );
 }
 
-function addInspection(program: Command, run: Run, host: ProgramHost): void {
+function addInspection(program: Command, run: Run, host: Pick<ProgramHost, "out">): void {
   verb(
     program,
     "healthcheck",
@@ -192,8 +216,8 @@ function verb(parent: Command, usage: string, description: string, example: stri
   return parent
     .command(usage)
     .description(description)
-    .option("-c, --config <file>", "configuration file")
-    .option("--preset <name>", "instead of a file: the program that is replaced (routstrd)")
+    .option("-c, --config <file>", "configuration file", once)
+    .option("--preset <name>", `instead of a file: ${SERVED} (docs/presets.md)`)
     .option("--json", "print JSON")
     .option("--no-color", "print without colours; so does NO_COLOR")
     .addHelpText("after", `\nExample:\n  ${example}`);
@@ -225,6 +249,12 @@ function drafted(command: Command): Command {
 
 function collect(value: string, earlier: readonly string[] = []): readonly string[] {
   return [...earlier, value];
+}
+
+/** The second of two files would win, and nobody would be told. */
+function once(value: string, earlier: string | undefined): string {
+  if (earlier === undefined) return value;
+  throw new InvalidArgumentError("it is given twice.");
 }
 
 function port(text: string): number {

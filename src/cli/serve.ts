@@ -3,6 +3,7 @@
  *
  * Invariant: nothing listens unless the whole config is right; SIGTERM and SIGINT finish what is open and end with 0.
  */
+import { makeBuiltInSurfaces } from "../admin/surfaces.ts";
 import { systemClock } from "../clock.ts";
 import { renderIssues } from "../config/explain.ts";
 import { loadConfig } from "../config/load.ts";
@@ -21,10 +22,16 @@ export interface ServeOptions extends CommonOptions {
   readonly host?: string;
   readonly upstream?: string;
   readonly dbPath?: string;
+  readonly authEnv?: string;
 }
 
 /** Serves until the context is stopped. */
 export async function serve(context: CliContext, options: ServeOptions): Promise<ExitCode> {
+  // Before any plugin is loaded, so that nothing it starts can speak for us; without a service manager, for nothing.
+  const opened =
+    process.env.NOTIFY_SOCKET === undefined
+      ? null
+      : await (await import("../notify.ts")).takeNotifier(process.env);
   const loadPlugin = pluginLoader(context.plugins);
   const { config, notes } = await checkedConfig(context, options, loadPlugin);
   const sink = stdoutSink();
@@ -32,21 +39,27 @@ export async function serve(context: CliContext, options: ServeOptions): Promise
   const isText = format === "text" || (format === "auto" && context.stdoutIsTerminal);
   const log = createLog({ level, format: isText ? "text" : "json", sink });
   for (const note of notes) log.warn("config.note", { note });
+  const manager =
+    opened === null ? null : (await import("./supervised.ts")).supervised(opened, config, log);
   const gateway = await startGateway({
     config,
     loadPlugin,
     env: context.env,
     log,
     clock: systemClock,
+    builtInSurfaces: makeBuiltInSurfaces,
   });
   const scheme = config.server.tls.length > 0 ? "https" : "http";
   for (const address of gateway.addresses) {
     log.info("server.listening", { address, scheme, version: context.version });
   }
+  manager?.ready(gateway.addresses);
   await stopped(context.stop);
+  manager?.stopping();
   log.info("server.draining", { deadline_ms: config.server.drainMs });
   await gateway.stop(config.server.drainMs);
   log.info("server.stopped");
+  manager?.close();
   sink.flush();
   return EXIT.ok;
 }
@@ -73,8 +86,8 @@ async function checkedConfig(
 
 /** Flags of a preset mean nothing without one, so they are refused rather than ignored. */
 function presetOf(options: ServeOptions): Partial<Parameters<typeof loadConfig>[0]> {
-  const { preset: name, port, host, upstream, dbPath } = options;
-  const given = { port, host, upstream, "db-path": dbPath };
+  const { preset: name, port, host, upstream, dbPath, authEnv } = options;
+  const given = { port, host, upstream, "db-path": dbPath, "auth-env": authEnv };
   const flags = Object.fromEntries(
     Object.entries(given).filter((flag): flag is [string, string] => flag[1] !== undefined),
   );
