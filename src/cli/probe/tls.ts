@@ -14,7 +14,9 @@ const DAY_MS = 86_400_000;
 const SOON_DAYS = 14;
 const HTTPS_PORT = 443;
 const HTTP_PORT = 80;
-const WITHIN_MS = 3000;
+/** On this machine and its network, and elsewhere. */
+const NEAR_MS = 1500;
+const FAR_MS = 4000;
 
 /** What the handshake says, and whether a token may be sent. */
 export interface TlsLook {
@@ -26,7 +28,7 @@ export interface TlsLook {
 /** Before anything else. @throws OperatorError when nobody speaks TLS there */
 export async function lookAtTls(target: Target, nowMs: number): Promise<TlsLook> {
   if (!target.isTls) return withoutTls(target);
-  const facts = await handshake(target, WITHIN_MS);
+  const facts = await handshake(target, withinMsOf(target));
   if (typeof facts === "string") {
     throw new OperatorError(
       EXIT.unavailable,
@@ -34,7 +36,10 @@ export async function lookAtTls(target: Target, nowMs: number): Promise<TlsLook>
       "Is the address right, and is it https:// on this port?",
     );
   }
-  const old = await handshake(target, WITHIN_MS, { minVersion: "TLSv1", maxVersion: "TLSv1.1" });
+  const old = await handshake(target, withinMsOf(target), {
+    minVersion: "TLSv1",
+    maxVersion: "TLSv1.1",
+  });
   const findings = [
     ...trustFindings(facts, nowMs),
     ...versionFindings(facts, typeof old !== "string" && /^TLSv1(?:\.1)?$/.test(old.protocol)),
@@ -109,10 +114,14 @@ function versionFindings({ protocol }: TlsFacts, isOldSpoken: boolean): readonly
 
 /** Whoever types the name without https:// comes to this port first. Never rejects. */
 export async function plainPortFindings(target: Target, port: number): Promise<readonly Finding[]> {
-  if (!(await isOpen(target.host, port, WITHIN_MS))) return [];
+  if (!(await isOpen(target.host, port, withinMsOf(target)))) return [];
   const bytes = `GET / HTTP/1.1\r\nHost: ${target.host}\r\nConnection: close\r\n\r\n`;
   const plain = { ...target, isTls: false, port };
-  const { answers } = await exchange(plain, { bytes, methods: ["GET"], withinMs: WITHIN_MS });
+  const { answers } = await exchange(plain, {
+    bytes,
+    methods: ["GET"],
+    withinMs: withinMsOf(target),
+  });
   const [answer] = answers;
   if (answer === undefined || (answer.status >= 300 && answer.status < 400)) return [];
   return [
@@ -125,4 +134,8 @@ export async function plainPortFindings(target: Target, port: number): Promise<r
       },
     ),
   ];
+}
+
+function withinMsOf({ isNear }: Target): number {
+  return isNear ? NEAR_MS : FAR_MS;
 }
