@@ -4,6 +4,7 @@
  * Invariant: the last line is `N passed, N failed` (and `, N skipped` when there are any), whatever happened; a
  * stage that fails counts as one failure. Needs neither a terminal nor standard input.
  */
+import { availableParallelism } from "node:os";
 import { bunPath } from "./bun.mjs";
 import { buildHostBinary } from "./host-binary.mjs";
 import { install } from "./install.mjs";
@@ -14,6 +15,9 @@ import { ensureTools } from "./test-tools.mjs";
 /** A hang must become a failure while the six minutes of the whole run are not over. */
 const TEST_TIMEOUT_MS = 285_000;
 const WHOLE_RUN_MS = 345_000;
+
+/** Test files run beside one another: much of their time is waiting for what they have started. */
+const WORKERS = Math.min(4, Math.max(2, availableParallelism()));
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 const began = performance.now();
@@ -48,7 +52,7 @@ async function runTests(binary) {
   let output = "";
   const code = await run(
     bunPath(),
-    ["test", "--timeout", "60000", "./src", "./plugins", "./test"],
+    ["test", `--parallel=${WORKERS}`, "--timeout", "60000", "./src", "./plugins", "./test"],
     {
       env: testEnv(binary),
       timeoutMs,
