@@ -91,7 +91,9 @@ function write(fd: number, text: string): void {
   try {
     writeAll(fd, text);
   } catch (error) {
-    if (errorCode(error) !== "EPIPE") throw error;
+    const code = errorCode(error);
+    // EIO is a terminal that was closed: nobody is there to be told. A result that is not printed is another matter.
+    if (code !== "EPIPE" && !(code === "EIO" && fd === 2)) throw error;
   }
 }
 

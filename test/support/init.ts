@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto";
 import {
   chmodSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -86,6 +87,77 @@ export function treeOf(root: string): readonly string[] {
 /** Without a terminal, and without a service unless the test asks for one. */
 export async function runInit(place: InitPlace, ...args: readonly string[]): Promise<Finished> {
   return runBinary(["init", ...args], { cwd: place.home, env: place.env });
+}
+
+/** As a user who is not root; null when this process is none either and cannot become one. */
+export async function runInitAsUser(
+  place: InitPlace,
+  ...args: readonly string[]
+): Promise<Finished | null> {
+  if (process.geteuid?.() !== 0) return runInit(place, ...args);
+  if (Bun.which("setpriv") === null) return null;
+  Bun.spawnSync(["chown", "-R", `${NOBODY}:${NOBODY}`, place.home]);
+  return finished(
+    Bun.spawn(
+      [
+        ...["setpriv", `--reuid=${NOBODY}`, `--regid=${NOBODY}`, "--clear-groups", "--"],
+        ...[await binaryPath(), "init", ...args],
+      ],
+      { cwd: place.home, env: { ...place.env }, stdin: "ignore", stdout: "pipe", stderr: "pipe" },
+    ),
+  );
+}
+
+/** Nobody's number, wherever it was seen. */
+const NOBODY = 65_534;
+
+async function finished(child: Bun.Subprocess<"ignore", "pipe", "pipe">): Promise<Finished> {
+  const [stdout, stderr, code] = await Promise.all([
+    child.stdout.text(),
+    child.stderr.text(),
+    child.exited,
+  ]);
+  return { code, stdout, stderr };
+}
+
+/** Why there is no machine of one's own for a test, or null. */
+export const NO_OWN_MACHINE =
+  process.geteuid?.() === 0 &&
+  Bun.which("unshare") !== null &&
+  Bun.spawnSync(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/run"]).exitCode === 0
+    ? null
+    : "this process may not mount";
+
+/**
+ * A shell script as root, with /etc, /var/lib, /run and /usr/local/bin of its own: copies and empty directories in the
+ * place, so that what is written there can be looked at afterwards. `gatehouse` is there, and so are the place's
+ * programs, as on a machine that was started with systemd.
+ */
+export async function onOwnMachine(place: InitPlace, script: string): Promise<Finished> {
+  const root = join(place.home, "machine");
+  if (!existsSync(root)) {
+    for (const dir of ["var-lib", "local-bin"]) mkdirSync(join(root, dir), { recursive: true });
+    Bun.spawnSync(["cp", "-a", "/etc", join(root, "etc")]);
+    Bun.spawnSync(["cp", await binaryPath(), join(root, "local-bin/gatehouse")]);
+  }
+  const mounts = `set -e
+mount --make-rprivate / 2>/dev/null || true
+mount --bind '${root}/etc' /etc
+mount --bind '${root}/var-lib' /var/lib
+mount --bind '${root}/local-bin' /usr/local/bin
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/system
+set +e
+`;
+  return finished(
+    Bun.spawn(["unshare", "-m", "sh", "-c", mounts + script], {
+      cwd: place.home,
+      env: { ...place.env },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    }),
+  );
 }
 
 /** What `--json` printed. */

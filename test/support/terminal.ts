@@ -1,11 +1,9 @@
 /**
  * A program in a pseudo-terminal: its keys are typed, and what stands on its screen is read, as a person would.
  *
- * Invariant: nothing sleeps; waiting is for a text, and what stands on the screen is part of the error. Every program
- * has ended when the test file is over.
+ * Invariant: nothing sleeps; waiting is for a text, and what stands on the screen is part of the error. No program
+ * outlives the process that started it. Also for processes that are no test runner.
  */
-import { afterAll } from "bun:test";
-
 /** Keys that have no letter. */
 export const KEYS = {
   enter: "\r",
@@ -34,7 +32,7 @@ const PATIENCE_MS = 10_000;
 
 const alive = new Set<TerminalProgram>();
 
-afterAll(() => {
+process.on("exit", () => {
   for (const program of alive) program.kill();
 });
 
@@ -96,7 +94,7 @@ export class TerminalProgram {
     for (const key of keys) this.child.terminal?.write(key);
   }
 
-  /** Until `text` stands there, behind what was waited for before. */
+  /** Until `text` is written, after what was waited for before. */
   async waitFor(text: string): Promise<void> {
     const deadline = performance.now() + PATIENCE_MS;
     let isOver = false;
@@ -104,7 +102,7 @@ export class TerminalProgram {
       isOver = true;
     });
     while (true) {
-      const at = this.flat().indexOf(flattened(text), this.seen);
+      const at = flattened(this.raw).indexOf(flattened(text), this.seen);
       if (at !== -1) {
         this.seen = at + flattened(text).length;
         return;
@@ -132,11 +130,6 @@ export class TerminalProgram {
     this.child.kill("SIGKILL");
   }
 
-  /** What was written since the start with line ends and guides taken out, so that a break in a line does not count. */
-  private flat(): string {
-    return flattened(this.screen.text());
-  }
-
   private async more(withinMs: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.waiting = resolve;
@@ -147,8 +140,9 @@ export class TerminalProgram {
   }
 }
 
+/** Without escapes, line ends and the guide at the left, so that a break in a line does not count. */
 function flattened(text: string): string {
-  return text.replaceAll(/[\s│┃|]+/g, "");
+  return text.replaceAll(/\u001b\[[?0-9;]*[A-Za-z]|[\s│]+/g, "");
 }
 
 /** As much of a terminal as the prompts use: lines without end upwards and downwards, moves, erasing. */

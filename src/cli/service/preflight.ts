@@ -135,7 +135,8 @@ function credentialProblems(
       },
     ];
   }
-  return isEncrypted || (status.mode & 0o077) === 0 ? [] : [openFile(path)];
+  const isClosed = isEncrypted || (status.mode & 0o077) === 0;
+  return isClosed || isCertificate(path) ? [] : [openFile(path)];
 }
 
 /** systemd gives the state directory and all in it to the service, whatever it is. */
@@ -151,6 +152,15 @@ function stateProblems({ input, needs, places }: ServicePlan): Problem[] {
   if (names.length === 0 || names.some((name) => OUR_STATE.test(name))) return problems;
   const message = `state_dir ${stateDir} holds files that are not Gatehouse's, and systemd would give them to the service`;
   return [...problems, { message, hint: `set state_dir: /var/lib/${input.name}` }];
+}
+
+/** Passed as a credential because of the directory that it is in, not because it is secret. */
+function isCertificate(path: string): boolean {
+  try {
+    return readFileSync(path, "utf8").startsWith("-----BEGIN CERTIFICATE-----");
+  } catch {
+    return false;
+  }
 }
 
 function lowPortProblems({ needs }: ServicePlan): Problem[] {
