@@ -1,15 +1,17 @@
 /**
- * Builds the executables: `npm run build` for this machine, `-- --all` for every target, `-- --target NAME`.
+ * Builds the executables: `npm run build` for this machine, `-- --all` for every target, `-- --target NAME`; with
+ * `-- --deb` Debian packages of them too.
  *
  * Invariants: a shipped executable reads no `.env`, `bunfig.toml`, `tsconfig.json` or `package.json` of the
- * directory it is started in (test/hostile-directory.test.ts), and the same commit gives the same bytes: no date,
- * no path of the building machine. An executable appears in dist whole or not at all.
+ * directory it is started in (test/hostile-directory.test.ts), and the same commit gives the same bytes: no date but
+ * the commit's, no path of the building machine. A file appears in dist whole or not at all.
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
-import { basename, join, relative } from "node:path";
+import { basename, join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import type { DebianArchitecture, Shell } from "./packaging/deb/contents.ts";
 
 /** One executable. `suffix` ends its file name; the runtime is fetched from the package registry when it is foreign. */
 interface Target {
@@ -30,16 +32,31 @@ const TARGETS: readonly Target[] = [
   { suffix: "windows-x64", runtime: "bun-windows-x64" },
 ];
 
-const ROOT = import.meta.dir;
-const DIST = join(ROOT, "dist");
+/** Targets that Debian has an architecture for. */
+const DEBIAN: Readonly<Record<string, DebianArchitecture>> = {
+  "linux-x64": "amd64",
+  "linux-arm64": "arm64",
+};
 
-const USAGE = `usage: npm run build -- [--all | --target NAME]... [--no-sourcemap]
+const ROOT = import.meta.dir;
+
+const USAGE = `usage: npm run build -- [--all | --target NAME]... [--deb] [--out DIRECTORY] [--no-sourcemap]
 
 Without options: dist/gatehouse for this machine.
   --all            every target
   --target NAME    one of: ${TARGETS.map((target) => target.suffix).join(", ")}
+  --deb            Debian packages too, of ${Object.keys(DEBIAN).join(" and ")} as far as they are built; alone: for this machine
+  --out DIRECTORY  default: dist
   --no-sourcemap   without source positions in stack traces
 `;
+
+interface Options {
+  readonly targets: readonly Target[];
+  readonly deb: boolean;
+  /** Absolute. */
+  readonly out: string;
+  readonly sourcemap: boolean;
+}
 
 interface Identity {
   readonly version: string;
@@ -51,6 +68,8 @@ interface Job {
   readonly name: string;
   /** Null: the running Bun itself. */
   readonly runtime: Bun.Build.CompileTarget | null;
+  /** Null: no package is made of it. */
+  readonly debian: DebianArchitecture | null;
 }
 
 interface Built {
@@ -69,36 +88,44 @@ async function main(): Promise<number> {
     return 2;
   }
   const identity = await readIdentity();
+  const { out } = options;
   const built: Built[] = [];
   const failed: string[] = [];
-  await mkdir(DIST, { recursive: true });
-  for (const job of jobs(options.targets, identity)) {
+  await mkdir(out, { recursive: true });
+  for (const job of jobs(options, identity)) {
     try {
-      built.push(await build(job, identity, options.sourcemap));
+      built.push(await build(job, identity, options));
+      if (job.debian !== null) built.push(await packageOf(job, job.debian, identity, out));
     } catch (error) {
       failed.push(`${job.name}: ${reason(error)}`);
     }
   }
-  if (built.length > 0) await writeChecksums(built);
-  report(built, failed, identity);
+  if (built.length > 0) await writeChecksums(built, out);
+  report(built, failed, { identity, out });
   return failed.length === 0 ? 0 : 1;
 }
 
 /** Null when they cannot be understood. */
-function readOptions(): { targets: readonly Target[]; sourcemap: boolean } | null {
+function readOptions(): Options | null {
   try {
     const { values } = parseArgs({
       options: {
         all: { type: "boolean" },
         target: { type: "string", multiple: true },
+        deb: { type: "boolean", default: false },
+        out: { type: "string", default: "dist" },
         sourcemap: { type: "boolean", default: true },
       },
       allowNegative: true,
     });
-    if (values.all === true) return { targets: TARGETS, sourcemap: values.sourcemap };
-    const names = values.target ?? [];
+    const { deb, sourcemap } = values;
+    const out = resolve(ROOT, values.out);
+    if (values.all === true) return { targets: TARGETS, deb, out, sourcemap };
+    const names = values.target ?? (deb ? [`linux-${process.arch}`] : []);
     const targets = TARGETS.filter((target) => names.includes(target.suffix));
-    return targets.length === names.length ? { targets, sourcemap: values.sourcemap } : null;
+    if (targets.length !== names.length) return null;
+    if (deb && !targets.some(({ suffix }) => suffix in DEBIAN)) return null;
+    return { targets, deb, out, sourcemap };
   } catch {
     return null;
   }
@@ -125,20 +152,26 @@ function git(...args: readonly string[]): string {
   }
 }
 
-function jobs(targets: readonly Target[], identity: Identity): readonly Job[] {
+function jobs({ targets, deb }: Options, identity: Identity): readonly Job[] {
   if (targets.length === 0) {
-    return [{ name: process.platform === "win32" ? "gatehouse.exe" : "gatehouse", runtime: null }];
+    const name = process.platform === "win32" ? "gatehouse.exe" : "gatehouse";
+    return [{ name, runtime: null, debian: null }];
   }
   return targets.map((target) => ({
     name: `gatehouse-${identity.version}-${target.suffix}${target.suffix.startsWith("windows") ? ".exe" : ""}`,
     runtime: target.runtime,
+    debian: deb ? (DEBIAN[target.suffix] ?? null) : null,
   }));
 }
 
-async function build(job: Job, identity: Identity, sourcemap: boolean): Promise<Built> {
+async function build(
+  job: Job,
+  identity: Identity,
+  { out, sourcemap }: Pick<Options, "out" | "sourcemap">,
+): Promise<Built> {
   const start = performance.now();
   // Built aside and renamed: a running executable cannot be written to, and tests may start it at any moment.
-  const aside = await mkdtemp(join(DIST, ".build-"));
+  const aside = await mkdtemp(join(out, ".build-"));
   try {
     // The file's name becomes the name inside the executable, so it is the same for every target.
     const outfile = join(aside, job.name.endsWith(".exe") ? "gatehouse.exe" : "gatehouse");
@@ -173,14 +206,56 @@ async function build(job: Job, identity: Identity, sourcemap: boolean): Promise<
       },
     });
     if (!result.success) throw new AggregateError(result.logs, "the bundle has errors");
-    await keepMaps(result.outputs, join(DIST, `${job.name}.maps`));
-    const path = join(DIST, job.name);
-    await rename(outfile, path);
-    const seconds = (performance.now() - start) / 1000;
-    return { name: job.name, bytes: (await stat(path)).size, sha256: await sha256(path), seconds };
+    await keepMaps(result.outputs, join(out, `${job.name}.maps`));
+    await rename(outfile, join(out, job.name));
+    return await finished(job.name, out, start);
   } finally {
     await rm(aside, { recursive: true, force: true });
   }
+}
+
+async function finished(name: string, out: string, start: number): Promise<Built> {
+  const path = join(out, name);
+  const seconds = (performance.now() - start) / 1000;
+  return { name, bytes: (await stat(path)).size, sha256: await sha256(path), seconds };
+}
+
+/** The Debian package of an executable that was just built. */
+async function packageOf(
+  job: Job,
+  architecture: DebianArchitecture,
+  { version }: Identity,
+  out: string,
+): Promise<Built> {
+  const start = performance.now();
+  const { buildPackage, packageFileName } = await import("./packaging/deb/contents.ts");
+  const name = packageFileName({ version, architecture });
+  const bytes = await buildPackage({
+    version,
+    architecture,
+    executable: await readFile(join(out, job.name)),
+    completions: {
+      bash: completion("bash"),
+      zsh: completion("zsh"),
+      fish: completion("fish"),
+    },
+    modifiedAt: new Date(Number(git("log", "-1", "--format=%ct") || WITHOUT_COMMIT) * 1000),
+  });
+  const aside = join(out, `.${name}`);
+  await writeFile(aside, bytes);
+  await rename(aside, join(out, name));
+  return finished(name, out, start);
+}
+
+/** 2000-01-01, for sources that come without their history; dpkg's tools warn of files from before 1984. */
+const WITHOUT_COMMIT = 946_684_800;
+
+/** What the sources say, because an executable for another architecture does not run here. */
+function completion(shell: Shell): string {
+  const main = join(ROOT, "src", "main.ts");
+  const result = Bun.spawnSync([process.execPath, main, "completion", shell], { cwd: ROOT });
+  if (!result.success) throw new Error(`completion ${shell}: ${result.stderr.toString().trim()}`);
+  return result.stdout.toString();
 }
 
 /** The source maps, beside the executable: for debuggers and crash reports, not for running it. */
@@ -198,9 +273,9 @@ async function sha256(path: string): Promise<string> {
 }
 
 /** In the form that `sha256sum --check` reads. */
-async function writeChecksums(built: readonly Built[]): Promise<void> {
+async function writeChecksums(built: readonly Built[], out: string): Promise<void> {
   const lines = built.map((file) => `${file.sha256}  ${file.name}`).sort();
-  await writeFile(join(DIST, "SHA256SUMS"), `${lines.join("\n")}\n`);
+  await writeFile(join(out, "SHA256SUMS"), `${lines.join("\n")}\n`);
 }
 
 /** Every message of an error that holds others, in one line. */
@@ -209,10 +284,14 @@ function reason(error: unknown): string {
   return errors.map((one) => (one instanceof Error ? one.message : String(one))).join("; ");
 }
 
-function report(built: readonly Built[], failed: readonly string[], identity: Identity): void {
+function report(
+  built: readonly Built[],
+  failed: readonly string[],
+  { identity, out }: { readonly identity: Identity; readonly out: string },
+): void {
   const commit = identity.commit === "" ? "" : ` (${identity.commit})`;
   console.log(
-    `gatehouse ${identity.version}${commit}, Bun ${Bun.version}, in ${relative(ROOT, DIST)}/`,
+    `gatehouse ${identity.version}${commit}, Bun ${Bun.version}, in ${relative(ROOT, out)}/`,
   );
   const width = Math.max(0, ...built.map((file) => file.name.length));
   for (const file of built) {
