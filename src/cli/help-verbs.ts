@@ -35,6 +35,7 @@ export function programHelp(): string {
   );
   return `
 Start with:
+  gatehouse init
   gatehouse demo
 
 Exit codes:

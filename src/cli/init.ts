@@ -5,6 +5,8 @@
  * configuration that is there is changed, never written over.
  */
 import { dirname } from "node:path";
+import { envSettings } from "../config/overrides.ts";
+import { documentSchema } from "../config/schema.ts";
 import { EXIT, type ExitCode, OperatorError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 import { type InitOptions, readAnswers } from "./init/answers.ts";
@@ -13,7 +15,7 @@ import { listenForInterruption } from "./init/interruption.ts";
 import { configFileFor, existingConfig, leftover } from "./init/places.ts";
 import { isInteractive, openPrompter } from "./init/prompts.ts";
 import { type Run, remark, rememberingLookUp } from "./init/run.ts";
-import { serviceChoices } from "./init/service.ts";
+import { type ServiceChoices, serviceChoices } from "./init/service.ts";
 import { setUp } from "./init/set-up.ts";
 import { takeLeftover, undo } from "./init/undo.ts";
 
@@ -23,6 +25,7 @@ export async function init(context: CliContext, options: InitOptions): Promise<E
   const answers = readAnswers(context, options);
   const isAsking = options.yes !== true && isInteractive(context);
   if (!isAsking && options.yes !== true && options.answers === undefined) throw nobodyThere();
+  refuseOverrides(context);
   const interruption = listenForInterruption(context);
   try {
     const prompter = isAsking ? await openPrompter(context, interruption) : null;
@@ -34,7 +37,7 @@ export async function init(context: CliContext, options: InitOptions): Promise<E
       interruption,
       prompter,
       lookUp: rememberingLookUp(interruption.signal),
-      services: await serviceChoices(context),
+      services: answers.service === "none" ? NO_SERVICE : await serviceChoices(context),
       typed: new Map(),
     };
     await clearLeftover(run);
@@ -53,11 +56,25 @@ export function uninstall(context: CliContext, options: InitOptions): Promise<Ex
   return undo(context, options);
 }
 
+/** Nobody is asked for what is not wanted. */
+const NO_SERVICE: ServiceChoices = { system: "no service is wanted", user: "no service is wanted" };
+
 function nobodyThere(): OperatorError {
   return new OperatorError(
     EXIT.usage,
     "there is no terminal to ask on",
     "Answer beforehand: gatehouse init --yes --upstream URL [--listen ADDRESS] [--dir DIR] [--no-service], or --answers FILE",
+  );
+}
+
+/** A variable goes before the file, so that what is proven would not be what is written. */
+function refuseOverrides({ env }: CliContext): void {
+  const names = envSettings(env, Object.keys(documentSchema.shape)).map(({ origin }) => origin);
+  if (names.length === 0) return;
+  throw new OperatorError(
+    EXIT.usage,
+    `${names.join(", ")} in this shell would go before what is written`,
+    `Leave it out: env ${names.map((name) => `-u ${name}`).join(" ")} gatehouse init …`,
   );
 }
 

@@ -4,7 +4,7 @@
  * Invariant: whatever fails leaves the place as it was; what succeeds serves with the command that it names.
  */
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runBinary } from "../support/binary.ts";
 import {
@@ -370,12 +370,68 @@ describe("what goes wrong ends in a clear line, and everything is as before", ()
 
   test("a state directory that others can read", async () => {
     place.write("gate/state/gatehouse.db", "");
-    const { chmodSync } = await import("node:fs");
     chmodSync(join(place.dir, "state"), 0o755);
     await fails(yes("--listen", "127.0.0.1:0"), {
       code: 78,
       says: ["open to other users", "chmod 700"],
     });
+  });
+});
+
+describe("what lies around", () => {
+  const args = (): readonly string[] => [
+    ...["--yes", "--json", "--no-service", "--upstream", upstream.url, "--listen", "127.0.0.1:0"],
+  ];
+
+  test("a config.yaml of another program is not taken for one of ours", async () => {
+    const file = place.write("config.yaml", "model_list: []\n");
+    const named = {
+      ...place,
+      env: { ...place.env, GATEHOUSE_CONFIG: join(place.home, "here/gate.yaml") },
+    };
+    const { code, stdout } = await runInit(named, ...args());
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).config).toBe(join(place.home, "here/gate.yaml"));
+    expect(readFileSync(file, "utf8")).toBe("model_list: []\n");
+  });
+
+  test("one of ours is, wherever `serve` would find it", async () => {
+    const made = await initJson(place, "--upstream", upstream.url, "--listen", "127.0.0.1:0");
+    place.write(
+      "gatehouse.yaml",
+      readFileSync(made.config, "utf8").replace("./state", join(place.dir, "state")),
+    );
+    const { stdout } = await runInit(place, "--yes", "--json");
+    expect(JSON.parse(stdout)).toMatchObject({
+      changed: false,
+      config: join(place.home, "gatehouse.yaml"),
+    });
+  });
+
+  test("a variable that would go before what is written", async () => {
+    const loud = { ...place, env: { ...place.env, GATEHOUSE_STATE_DIR: "/tmp/elsewhere" } };
+    const before = place.tree();
+    const { code, stderr } = await runInit(loud, ...args(), "--dir", place.dir);
+    expect(code).toBe(2);
+    expect(stderr).toContain("GATEHOUSE_STATE_DIR in this shell would go before what is written");
+    expect(place.tree()).toEqual(before);
+  });
+
+  test("a journal that others could have written is not believed", async () => {
+    await initJson(place, "--upstream", upstream.url, "--listen", "127.0.0.1:0");
+    chmodSync(join(place.dir, ".gatehouse-init.json"), 0o666);
+    const before = place.tree();
+    const { code, stderr } = await runInit(place, "--undo", "--yes", "--dir", place.dir);
+    expect(code).toBe(77);
+    expect(stderr).toContain("is accessible to others");
+    expect(place.tree()).toEqual(before);
+  });
+
+  test("a gateway that listens on a socket of this machine", async () => {
+    const path = join(place.home, "gate.sock");
+    const answer = await initJson(place, "--upstream", upstream.url, "--listen", `unix:${path}`);
+    expect(answer).toMatchObject({ grade: "A", url: `unix:${path}` });
+    expect(existsSync(path)).toBeFalse();
   });
 });
 

@@ -49,23 +49,33 @@ async function answer(program: TerminalProgram, steps: readonly Step[]): Promise
 
 const dirArgs = (): readonly string[] => ["--dir", place.dir, "--no-service"];
 
-/** On a machine of its own, where only these servers listen. */
+/** On a machine of their own, where only these servers listen. */
+async function interviewedAll(
+  servers: Readonly<Record<string, number>>,
+  all: readonly { readonly place: InitPlace; readonly steps: readonly InterviewStep[] }[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<readonly InterviewResult[]> {
+  const binary = await binaryPath();
+  const interviews = all.map(({ place: { dir, home, env: own }, steps }) => ({
+    command: [binary, "init", "--dir", dir],
+    cwd: home,
+    env: { ...own, ...env },
+    steps,
+  }));
+  const order: InterviewOrder = { servers, interviews };
+  const fixture = join(import.meta.dir, "../support/interview.fixture.ts");
+  const said = await inOwnNetwork([process.execPath, fixture, JSON.stringify(order)]);
+  return JSON.parse(said) as InterviewResult[];
+}
+
 async function interviewed(
   servers: Readonly<Record<string, number>>,
   steps: readonly InterviewStep[],
   env: Readonly<Record<string, string>> = {},
 ): Promise<InterviewResult> {
-  const order: InterviewOrder = {
-    servers,
-    command: [await binaryPath(), "init", "--dir", place.dir],
-    cwd: place.home,
-    env: { ...place.env, ...env },
-    steps,
-  };
-  const fixture = join(import.meta.dir, "../support/interview.fixture.ts");
-  return JSON.parse(
-    await inOwnNetwork([process.execPath, fixture, JSON.stringify(order)], place.env),
-  ) as InterviewResult;
+  const [result] = await interviewedAll(servers, [{ place, steps }], env);
+  if (result === undefined) throw new Error("no result");
+  return result;
 }
 
 const { npub } = newKey();
@@ -110,7 +120,7 @@ if (NO_OWN_NETWORK !== null) {
         { question: "Where do clients connect from?", keys: ["enter"] },
         { question: "Make it, and prove that it holds?", keys: ["enter"] },
       ]);
-      expect(text).toContain("Grade A: guarded, nothing to mend");
+      expect(text).toContain("Grade A: nothing was found that anybody could use");
       expect(code).toBe(0);
       expect(written).toMatch(/export GATEHOUSE_TOKEN=gate_/);
       expect(readFileSync(join(place.dir, "config.yaml"), "utf8")).toContain(
@@ -130,7 +140,7 @@ if (NO_OWN_NETWORK !== null) {
           openai: 9001,
         },
       };
-      const { code, text } = await interviewed(servers, [
+      const { code, written } = await interviewed(servers, [
         { question: "What should be guarded?" },
         { question: "Another address", keys: ["ctrlC"] },
       ]);
@@ -154,7 +164,7 @@ if (NO_OWN_NETWORK !== null) {
           ["an OpenAI-compatible server", 9001],
         ],
       ]) {
-        expect(text).toContain(`${title} at http://127.0.0.1:${port}`);
+        expect(written).toContain(`${title} at http://127.0.0.1:${port}`);
       }
     });
 
@@ -171,15 +181,42 @@ if (NO_OWN_NETWORK !== null) {
       expect(config).toContain("host: ollama.llm.example.com");
     });
 
-    for (const [index, { question }] of EVERY_QUESTION.entries()) {
-      test(`Ctrl-C at “${question}” leaves nothing behind`, async () => {
-        const steps = [...EVERY_QUESTION.slice(0, index), { question, keys: ["ctrlC"] }];
-        const { code, text } = await interviewed(EVERY_SERVER, steps);
+    test("Ctrl-C at each of them leaves nothing behind", async () => {
+      const all = EVERY_QUESTION.map(({ question }, index) => ({
+        place: initPlace(),
+        steps: [...EVERY_QUESTION.slice(0, index), { question, keys: ["ctrlC"] }],
+      }));
+      const trees = all.map((one) => one.place.tree());
+      const results = await interviewedAll(EVERY_SERVER, all);
+      for (const [index, { code, text }] of results.entries()) {
+        const { question } = EVERY_QUESTION[index] ?? { question: "" };
+        const tree = all[index]?.place.tree();
+        expect({ question, code, tree }).toEqual({ question, code: 1, tree: trees[index] ?? [] });
         expect(text).toContain("stopped; nothing was changed");
-        expect(code).toBe(1);
-        expect(place.tree()).toEqual(before);
-      });
-    }
+      }
+      expect(results).toHaveLength(EVERY_QUESTION.length);
+      for (const one of all) one.place.remove();
+    });
+
+    test("read aloud: numbers and lines, with wrong answers in between", async () => {
+      const steps = [
+        { question: "Ollama at http://127.0.0.1:11434" },
+        { question: "Numbers, with commas [1]:", keys: ["\n"] },
+        { question: "5) OpenID Connect" },
+        { question: "Numbers, with commas [1]:", keys: ["9\n"] },
+        { question: "numbers from 1 to 5, such as 1,2", keys: ["1,2\n"] },
+        { question: "Which npub is the admin's?", keys: ["npub1\n"] },
+        { question: "expected a public key", keys: [`${npub}\n`] },
+        { question: "3) Anywhere (with TLS files of yours)", keys: ["2\n"] },
+        { question: "reach it? [https://]", keys: ["https://llm.example.com\n"] },
+        { question: "Make it, and prove that it holds? [Y/n]", keys: ["what\n"] },
+        { question: "y or n", keys: ["n\n"] },
+      ];
+      const { code, text } = await interviewed({ ollama: 11434 }, steps, { ACCESSIBLE: "1" });
+      expect(text).toContain("nothing was made");
+      expect(code).toBe(1);
+      expect(place.tree()).toEqual(before);
+    });
 
     test("where nothing listens one is asked for it at once", async () => {
       const { code, text } = await interviewed({}, [
@@ -204,7 +241,7 @@ describe("from the first question to a guarded server and back", () => {
     program.type(KEYS.enter);
     await program.waitFor(`Guard ollama (${upstream.url})`);
     await answer(program, [["Make it, and prove that it holds?", KEYS.enter]]);
-    await program.waitFor("Grade A: guarded, nothing to mend");
+    await program.waitFor("Grade A: nothing was found that anybody could use");
     await program.waitFor("take it all away");
     expect(await program.ended).toBe(0);
 
@@ -346,6 +383,18 @@ describe("on a terminal that is", () => {
     const program = await initTerminal(place, args(), { env: { TERM: "dumb" } });
     await through(program);
     expect(program.written()).not.toMatch(/\u001b\[\d*[ABCDJ]/);
+  });
+
+  test("read aloud, and left with Ctrl-C or the end of the input", async () => {
+    for (const key of [KEYS.ctrlC, "\u0004"]) {
+      const program = await initTerminal(place, [...dirArgs(), "--upstream", upstream.url], {
+        env: { ACCESSIBLE: "1" },
+      });
+      await answer(program, [["Numbers, with commas [1]:", key]]);
+      expect(await program.ended).toBe(1);
+      expect(program.text()).toContain("stopped; nothing was changed");
+      expect(place.tree()).toEqual(before);
+    }
   });
 
   test("of a CI job", async () => {

@@ -138,13 +138,14 @@ export async function onOwnMachine(place: InitPlace, script: string): Promise<Fi
   if (!existsSync(root)) {
     for (const dir of ["var-lib", "local-bin"]) mkdirSync(join(root, dir), { recursive: true });
     Bun.spawnSync(["cp", "-a", "/etc", join(root, "etc")]);
-    Bun.spawnSync(["cp", await binaryPath(), join(root, "local-bin/gatehouse")]);
+    writeFileSync(join(root, "local-bin/gatehouse"), "");
   }
   const mounts = `set -e
 mount --make-rprivate / 2>/dev/null || true
 mount --bind '${root}/etc' /etc
 mount --bind '${root}/var-lib' /var/lib
 mount --bind '${root}/local-bin' /usr/local/bin
+mount --bind '${await binaryPath()}' /usr/local/bin/gatehouse
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system
 set +e

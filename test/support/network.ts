@@ -17,12 +17,9 @@ export const NO_OWN_NETWORK: string | null =
       : "this process may not make network namespaces";
 
 /** What a program in a network of its own printed. */
-export async function inOwnNetwork(
-  command: readonly string[],
-  env: Readonly<Record<string, string>>,
-): Promise<string> {
+export async function inOwnNetwork(command: readonly string[]): Promise<string> {
   const child = Bun.spawn([...OWN, "sh", "-c", `${UP} "$@"`, "sh", ...command], {
-    env: { PATH: process.env.PATH ?? "", ...env },
+    env: process.env,
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

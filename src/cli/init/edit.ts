@@ -4,7 +4,7 @@
  * Invariant: what is written passes every check of `serve`; the old text stays as a copy; what somebody wrote in
  * between is never lost.
  */
-import { chownSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import { systemClock } from "../../clock.ts";
 import { renderIssues } from "../../config/explain.ts";
@@ -61,7 +61,7 @@ export function writeChanged(existing: Existing, changed: string, journal: Journ
       "Run init again.",
     );
   }
-  const { mode, uid, gid } = statSync(file);
+  const { mode } = statSync(file);
   const backup = `${file}.${new Date(systemClock.nowMs()).toISOString().replace(/[:.]/g, "-")}.bak`;
   const own = journal.made.findIndex(
     (one) => one.kind === "file" && one.path === file && one.sha256 === sumOf(text),
@@ -70,7 +70,6 @@ export function writeChanged(existing: Existing, changed: string, journal: Journ
   else journal.note({ kind: "file", path: backup, sha256: sumOf(text) });
   createFile(backup, text, mode & 0o777);
   replaceFile(file, changed, mode & 0o777);
-  if (process.geteuid?.() === 0) chownSync(file, uid, gid);
   if (own !== -1) journal.replace(withSum(journal, own, changed));
   return backup;
 }

@@ -7,6 +7,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import {
   chmodSync,
+  chownSync,
   closeSync,
   existsSync,
   fchmodSync,
@@ -17,6 +18,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -30,9 +32,13 @@ export function createFile(path: string, text: string, mode: number): void {
   });
 }
 
-/** Puts `text` in the place of what is there, in one step. @throws OperatorError */
+/** Puts `text` in the place of what is there, in one step; the owner stays. @throws OperatorError */
 export function replaceFile(path: string, text: string, mode: number): void {
-  writeBeside(path, text, mode, (draft) => renameSync(draft, path));
+  const before = statSync(path, { throwIfNoEntry: false });
+  writeBeside(path, text, mode, (draft) => {
+    if (before !== undefined && process.geteuid?.() === 0) chownSync(draft, before.uid, before.gid);
+    renameSync(draft, path);
+  });
 }
 
 /**

@@ -10,7 +10,7 @@ import type { CliContext } from "../context.ts";
 import { listeners } from "../doctor/proc-net.ts";
 import { ACCESS, type AccessKind, accessOf, askQuestions } from "./access.ts";
 import { checkedListen, domainProblem, listenProblem, listenText, nextFree } from "./addresses.ts";
-import { type Answers, accessKinds, type UpstreamAnswer } from "./answers.ts";
+import type { Answers, UpstreamAnswer } from "./answers.ts";
 import type { Interruption } from "./interruption.ts";
 import type { Prompter } from "./prompts.ts";
 import { type Found, scan } from "./scan.ts";
@@ -238,7 +238,10 @@ async function askProxy(given: Answers, prompter: Prompter): Promise<Answers> {
 
 async function askPublic(given: Answers, prompter: Prompter): Promise<Answers> {
   const domain = given.domain ?? (await askDomain(prompter));
-  if (given.tls !== undefined) return { ...given, domain };
+  // The usual one, where that may be had.
+  const port = process.geteuid?.() === 0 ? 443 : 8443;
+  const answers = { ...given, domain, listen: given.listen ?? `0.0.0.0:${port}` };
+  if (given.tls !== undefined) return askListen(answers, prompter);
   const usual = `/etc/letsencrypt/live/${domain}`;
   const has = existsSync(`${usual}/fullchain.pem`);
   if (!has)
@@ -253,7 +256,7 @@ async function askPublic(given: Answers, prompter: Prompter): Promise<Answers> {
     ...(has ? { initial: `${usual}/privkey.pem` } : {}),
     validate: there,
   });
-  return { ...given, domain, tls: { cert, key } };
+  return askListen({ ...answers, tls: { cert, key } }, prompter);
 }
 
 /** Until it leads somewhere, or is wanted all the same. */
@@ -310,10 +313,4 @@ async function askService(given: Answers, { prompter, services }: Interviewing):
     return { ...given, service: "none" };
   }
   return { ...given, service: await prompter.one("Should it run as a service?", choices) };
-}
-
-/** For the summary. */
-export function summaryOf(answers: Answers): readonly string[] {
-  const upstreams = (answers.upstreams ?? []).map(({ url }) => url).join(", ");
-  return [`guard ${upstreams}`, `let in ${accessKinds(answers).join(", ")}`];
 }

@@ -10,6 +10,7 @@ import { dirname, join } from "node:path";
 import { z } from "zod";
 import { systemClock } from "../../clock.ts";
 import { EXIT, errorCode, OperatorError } from "../../errors.ts";
+import { checkPrivateFile } from "../../store/state-dir.ts";
 import { VERSION } from "../version.ts";
 import { createFile, replaceFile } from "./files.ts";
 
@@ -57,9 +58,14 @@ export function journalPath(configDir: string): string {
   return join(configDir, NAME);
 }
 
-/** Null when there is none. @throws OperatorError when it is there and cannot be read */
+/**
+ * Null when there is none.
+ * @throws OperatorError when it is there and cannot be read, or somebody else could have written it: what it names is
+ * going to be removed
+ */
 export function readJournal(configDir: string): JournalRecord | null {
   const path = journalPath(configDir);
+  if (!checkPrivateFile(path)) return null;
   let text: string;
   try {
     text = readFileSync(path, "utf8");

@@ -31,6 +31,8 @@ export function snippetsFor(
     const proven = isSigned ? signed(url, system.proof) : [curl(upstream, url, false)];
     return [...proven, ...ifTrue(speaks("routstrd"), routstrd(url))];
   }
+  // Clients that take a URL reach no socket.
+  if (url.startsWith("unix:")) return [curl(upstream, url, true)];
   return [
     curl(upstream, url, true),
     ...ifTrue(speaks("openai"), openai(url)),
@@ -42,7 +44,7 @@ export function snippetsFor(
 
 /** Origin of an upstream that has a host name of its own. */
 export function urlOf(url: string, { host }: Pick<Guarded, "host">): string {
-  if (host === null || host.startsWith("*")) return url;
+  if (host === null || host.startsWith("*") || url.startsWith("unix:")) return url;
   const origin = new URL(url);
   origin.hostname = host;
   return origin.origin;
@@ -57,8 +59,11 @@ function curl({ system, tokenSettings }: Guarded, url: string, hasToken: boolean
     tokenSettings?.authorization === false && typeof tokenSettings.header === "string"
       ? `${tokenSettings.header}: `
       : "Authorization: Bearer ";
+  const place = url.startsWith("unix:")
+    ? `--unix-socket ${quoted(url.slice("unix:".length))} http://localhost${system.proof}`
+    : `${url}${system.proof}`;
   const title = hasToken ? "curl" : `curl, with a token of your issuer in ${TOKEN_VARIABLE}`;
-  return { title, lines: [`curl -H "${header}$${TOKEN_VARIABLE}" ${url}${system.proof}`] };
+  return { title, lines: [`curl -H "${header}$${TOKEN_VARIABLE}" ${place}`] };
 }
 
 /** The `openai` packages of Python and JavaScript read both. */

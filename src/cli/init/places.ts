@@ -6,10 +6,12 @@
 import { accessSync, constants, existsSync, readFileSync, readlinkSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { findConfigFile } from "../../config/find.ts";
+import { readSource } from "../../config/source.ts";
+import { parseYaml } from "../../config/yaml.ts";
 import { EXIT, OperatorError } from "../../errors.ts";
 import type { CliContext } from "../context.ts";
 import type { Answers, InitOptions } from "./answers.ts";
-import { type JournalRecord, journalPath, readJournal } from "./journal.ts";
+import { type JournalRecord, readJournal } from "./journal.ts";
 
 /** Whose service it will be; null: none. */
 export type ServiceScope = "system" | "user" | null;
@@ -33,6 +35,8 @@ type Where = Pick<CliContext, "cwd" | "env">;
 export function configFileFor(context: Where, options: InitOptions, { dir }: Answers): string {
   if (options.config !== undefined) return resolve(context.cwd, options.config);
   if (dir !== undefined) return join(resolve(context.cwd, dir), "config.yaml");
+  const named = context.env.GATEHOUSE_CONFIG?.trim() ?? "";
+  if (named !== "") return resolve(context.cwd, named);
   return join(defaultDirs(context, "gatehouse").config, "config.yaml");
 }
 
@@ -104,12 +108,21 @@ export function existingConfig(
   if (existsSync(own)) return { file: own, note: null };
   if (options.config !== undefined || answers.dir !== undefined) return { file: null, note: null };
   const { file } = findConfigFile(context);
-  if (file === null || !existsSync(file)) return { file: null, note: null };
+  if (file === null || !existsSync(file) || !isOurs(file)) return { file: null, note: null };
   if (isWritable(file)) return { file, note: null };
   return {
     file: null,
     note: `there is a configuration of this machine, ${file}; to change that one run: sudo gatehouse init`,
   };
+}
+
+/** Other programs have a config.yaml, too, and this one is in whatever directory somebody happens to be. */
+function isOurs(file: string): boolean {
+  const source = readSource(file);
+  if (!("text" in source)) return true;
+  const { value } = parseYaml(source.text);
+  const keys = typeof value === "object" && value !== null ? Object.keys(value) : [];
+  return ["strategies", "upstreams", "routes"].some((key) => keys.includes(key));
 }
 
 /** The journal of a run that was cut short; null when there is none. @throws OperatorError while it is still at it */
@@ -124,11 +137,6 @@ export function leftover(configDir: string): JournalRecord | null {
     );
   }
   return journal;
-}
-
-/** Whether init made something there. */
-export function hasJournal(configDir: string): boolean {
-  return existsSync(journalPath(configDir));
 }
 
 /** A number is given to another process sooner or later; only the same program counts. */

@@ -102,10 +102,19 @@ async function askSecret(
 ): Promise<string> {
   lines.close();
   while (true) {
-    const answer = (await askHidden("secret")(`${message} `)).trim();
+    const answer = (await orStopped(askHidden("secret")(`${message} `))).trim();
     const problem = validate(answer);
     if (problem === undefined) return answer;
     write(problem);
+  }
+}
+
+/** Ctrl-C, or the end of the input. */
+async function orStopped(asking: Promise<string>): Promise<string> {
+  try {
+    return await asking;
+  } catch {
+    throw new Stopped();
   }
 }
 

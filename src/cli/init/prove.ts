@@ -150,8 +150,10 @@ function refusal(name: string, how: string, asked: Asked): Finding {
       next: "gatehouse healthcheck, and look at its log",
     });
   }
-  if (asked.status === 401) return ok("refused", `${name}: ${how} the answer is 401`);
-  return error("let_in", `${name}: ${how} the answer is ${asked.status}, not 401`, {
+  const isOurs = asked.headers["x-gatehouse-reason"] !== undefined;
+  if (asked.status === 401 && isOurs) return ok("refused", `${name}: ${how} the answer is 401`);
+  const whose = asked.status === 401 ? "401 of the upstream itself" : `${asked.status}, not 401`;
+  return error("let_in", `${name}: ${how} the answer is ${whose}`, {
     why: "Somebody who should not may enter.",
     next: "gatehouse config show --expanded, and look which route that is",
   });

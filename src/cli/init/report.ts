@@ -6,8 +6,9 @@
  */
 
 import type { CliContext } from "../context.ts";
-import { countFindings, type Finding, type GroupedFinding } from "../doctor/finding.ts";
+import type { Finding, GroupedFinding } from "../doctor/finding.ts";
 import { type Layout, layoutOf, renderFindings } from "../doctor/report.ts";
+import { GRADES, type Grade } from "../probe/grade.ts";
 import type { InitOptions } from "./answers.ts";
 import { tokenOf } from "./credentials.ts";
 import type { Decision } from "./decision.ts";
@@ -15,9 +16,6 @@ import type { FirstToken } from "./make.ts";
 import { quoted, type Snippet, snippetsFor, TOKEN_VARIABLE, urlOf } from "./paste.ts";
 import { serviceStart } from "./service.ts";
 import { filled } from "./words.ts";
-
-/** A to F, for the whole set-up. */
-export type Grade = "A" | "B" | "C" | "F";
 
 /** Everything that is said. */
 export interface Result {
@@ -29,20 +27,25 @@ export interface Result {
   readonly command: readonly string[];
 }
 
-/** A: nothing to mend. B: one thing that should be. C: several. F: something that must be. */
-export function gradeOf(checks: readonly Finding[]): Grade {
-  const { error, warning } = countFindings(checks);
-  if (error > 0) return "F";
-  if (warning > 1) return "C";
-  return warning === 1 ? "B" : "A";
-}
-
-const GRADE_TEXT: Readonly<Record<Grade, string>> = {
-  A: "guarded, nothing to mend",
-  B: "guarded, one thing should be mended",
-  C: "guarded, some things should be mended",
-  F: "not safe yet: mend what is an error",
+/** The best grade that is left with a finding of this code, on the scale of `doctor --probe`. Others: B. */
+const BEST: Readonly<Record<string, Grade>> = {
+  upstream_exposed: "C",
+  in_clear: "C",
+  not_closed: "C",
+  not_let_through: "D",
+  gateway_silent: "D",
 };
+
+/** One hole decides: the grade is that of the worst finding. */
+export function gradeOf(checks: readonly Finding[]): Grade {
+  const grades = checks.map(({ code, severity }): Grade => {
+    if (severity === "ok" || severity === "info") return "A";
+    // Everybody who finds the machine can go past the gateway.
+    if (code === "upstream_exposed" && severity === "error") return "F";
+    return BEST[code] ?? "B";
+  });
+  return grades.toSorted().at(-1) ?? "A";
+}
 
 /** The command that serves the configuration, as it can be pasted. */
 export function startCommand(configFile: string, service: Decision["service"]): string {
@@ -103,7 +106,7 @@ export function reportText(context: CliContext, options: InitOptions, result: Re
   const grade = gradeOf(checks);
   const grouped: readonly GroupedFinding[] = checks.map((one) => ({ ...one, group: "Checks" }));
   const parts = [
-    `\nGrade ${grade}: ${GRADE_TEXT[grade]}\n`,
+    `\n${filled(`Grade ${grade}: ${GRADES[grade]}`, layout.width)}\n`,
     renderFindings(grouped, layout),
     ...tokenPart(result, layout),
     ...pasteParts(result, layout),

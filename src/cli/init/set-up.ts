@@ -6,6 +6,7 @@
 import { EXIT, type ExitCode, OperatorError } from "../../errors.ts";
 import { type Finding, warning } from "../doctor/finding.ts";
 import { listeners } from "../doctor/proc-net.ts";
+import { listenText } from "./addresses.ts";
 import type { Answers } from "./answers.ts";
 import { openCredentials } from "./credentials.ts";
 import { type Decision, decide, isInClear, kindsText } from "./decision.ts";
@@ -101,7 +102,8 @@ async function agree(run: Run, answers: Answers, decision: Decision): Promise<vo
   const lines = [
     `Guard ${guarded}`,
     `Let in: ${kindsText(answers)}`,
-    `Clients use ${url}${listen.kind === "unix" ? "" : `, port ${listen.port}`}`,
+    `Clients use ${url}`,
+    ...(url.endsWith(listenText(listen)) ? [] : [`It listens on ${listenText(listen)}`]),
     `Configuration ${places.configFile}`,
     `State ${places.stateDir}`,
     service === null ? "No service" : `Service ${service.name} (${service.scope})`,
