@@ -17,7 +17,7 @@ import { corsFields, isPreflight, preflightFields } from "./cors.ts";
 import { ALLOWED, Ending, type Step } from "./ending.ts";
 import { bodyReason, type Forwarded, forward, type Upstream } from "./forward.ts";
 import { type RequestFilter, requestFilter } from "./headers.ts";
-import { asOriginal, matchAsked, matchFor, splitTarget } from "./matching.ts";
+import { askedAt, asOriginal, matchAsked, matchFor, splitTarget } from "./matching.ts";
 import { checkModel } from "./models.ts";
 import type { Reason } from "./reasons.ts";
 import { type Origin, RequestView } from "./request-view.ts";
@@ -104,12 +104,14 @@ class Gateway {
   private readonly router: Router<BuiltRoute>;
   private readonly ending: Ending;
   private readonly filter: RequestFilter;
+  private readonly isAskedAt: (target: string) => boolean;
 
   constructor(parts: GatewayParts, router: Router<BuiltRoute>, ending: Ending) {
     this.parts = parts;
     this.router = router;
     this.ending = ending;
     this.filter = requestFilter(parts.config.routes);
+    this.isAskedAt = askedAt(parts.config.routes);
   }
 
   /** The story of a request. */
@@ -119,7 +121,9 @@ class Gateway {
     }
     const step = this.stepOf({ exchange, head: exchange.head, origin, match, check: null });
     if (match.kind === "refused") return this.ending.deny(step, match.reason);
-    if (match.kind === "none") return this.ending.deny(step, "no_route");
+    if (match.kind === "none" || this.isAskedAt(exchange.head.target)) {
+      return this.ending.deny(step, "no_route");
+    }
     const { route } = match;
     const { cors } = route.config;
     if (cors !== null && isPreflight(exchange.head.method, exchange.head.fields)) {

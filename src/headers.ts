@@ -201,18 +201,25 @@ export function remembered(
   };
 }
 
-/** Visible ASCII as it is; everything else, and `%`, percent-encoded as UTF-8, so that a name cannot break a line. */
+/**
+ * Visible ASCII as it is; everything else, and `%`, percent-encoded as UTF-8, so that a name cannot break a line. So is a
+ * blank at an end, which no header can carry there: " alice" must not become "alice".
+ */
 export function headerText(value: string): string {
-  if (/^[\x20-\x24\x26-\x7e]*$/.test(value)) return value.trim();
+  if (PLAIN_VALUE.test(value)) return value;
+  const bytes = Buffer.from(value, "utf8");
   let text = "";
-  for (const byte of Buffer.from(value, "utf8")) {
-    const isPlain = byte >= 0x20 && byte <= 0x7e && byte !== 0x25;
+  bytes.forEach((byte, index) => {
+    const isInside = byte !== 0x20 || (index > 0 && index < bytes.length - 1);
+    const isPlain = byte >= 0x20 && byte <= 0x7e && byte !== 0x25 && isInside;
     text += isPlain
       ? String.fromCharCode(byte)
       : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
-  }
-  return text.trim();
+  });
+  return text;
 }
+
+const PLAIN_VALUE = /^(?:[\x21-\x24\x26-\x7e](?:[\x20-\x24\x26-\x7e]*[\x21-\x24\x26-\x7e])?)?$/;
 
 /** How an upstream's header lines are copied to the client. */
 export interface ResponseCopy {

@@ -5,9 +5,10 @@
  */
 import type { BuiltRoute } from "./built-route.ts";
 import type { Original } from "./check.ts";
+import type { RouteConfig } from "./config/model.ts";
 import { isPreflight } from "./cors.ts";
 import type { Origin } from "./request-view.ts";
-import type { RouteMatch, Router } from "./router.ts";
+import { pathMatcher, type RouteMatch, type Router } from "./router.ts";
 import { firstValue } from "./wire/fields.ts";
 import type { RequestHead } from "./wire/head.ts";
 
@@ -26,6 +27,21 @@ export function matchFor(
     if (asked.kind === "route" && asked.route.config.cors !== null) return asked;
   }
   return router.match(authority, method, target);
+}
+
+/**
+ * Whether some proxy asks at a target, as it was sent. A question there is answered by a route with `check` or by nobody:
+ * its method, its host and what follows a prefix are often the client's, who could choose another route with them (a
+ * public one, a preflight), and a 2xx from there would let the original pass.
+ */
+export function askedAt(routes: readonly RouteConfig[]): (target: string) => boolean {
+  const asking = routes.filter(({ check }) => check !== null);
+  const matchers = asking.flatMap(({ paths }) => paths.map(pathMatcher));
+  if (matchers.length === 0) return () => false;
+  return (target) => {
+    const { path } = splitTarget(target);
+    return matchers.some((matches) => matches(path));
+  };
 }
 
 /** The route of a proxy's question judges by its own access; the original's path is its own, byte for byte. */

@@ -15,6 +15,9 @@ const OVERLONG = /[\xc0\xc1]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]/;
 const NON_ASCII = /[\x80-\xff]/;
 /** IIS reads `%u002e` as a dot, also behind a decoding of `%25`. */
 const UNICODE_ESCAPE = /%u[0-9A-Fa-f]{4}/;
+/** A segment of dots and blanks that is neither `.` nor `..`. */
+const DOTS_ALONE = /\/(?!\.{1,2}(?:\/|$))[. ]+(?=\/|$)/;
+const DOTS_ALONE_ALL = new RegExp(DOTS_ALONE, "g");
 /** White space for those who split the request line as latin1 text (Python's http.server): the path ends there. */
 const LATIN1_BLANK = /[\x85\xa0]/;
 /** A path that still has something to decode after this many times is no path. */
@@ -103,6 +106,8 @@ function rewritten(text: string): string[] {
   if (text.includes("\\")) found.push(text.replaceAll("\\", "/"));
   // Windows drops blanks at the end of a segment and may then find dots.
   if (text.includes(" ")) found.push(text.replace(/ +(?=\/|$)/g, ""));
+  // And dots, so that of a segment of nothing else nothing is left; the dots after it then take away another one.
+  if (DOTS_ALONE.test(text)) found.push(text.replaceAll(DOTS_ALONE_ALL, "/"));
   // As a reference to be resolved, `//host/path` is the path of another host (RFC 3986 section 4.2).
   if (text.startsWith("//")) found.push(text.replace(/^\/\/[^/]*/, ""));
   return found.map((one) => (one.startsWith("/") ? one : `/${one}`));

@@ -132,7 +132,7 @@ function hostMatcher(pattern: string): Matcher {
 }
 
 /** Exact, `*` for one segment, `**` for any depth including none: `/v1/**` is also for `/v1`. */
-function pathMatcher(pattern: string): Matcher {
+export function pathMatcher(pattern: string): Matcher {
   if (pattern === "/**") return () => true;
   if (!pattern.includes("*")) return (path) => path === pattern;
   const prefix = pattern.slice(0, -3);

@@ -141,28 +141,34 @@ describe("docs/forward-auth.md", () => {
 
 describe("the README", () => {
   const directory = scratch();
-  const absent = proxyMissing("nginx");
-  test.skipIf(absent !== null)(
-    `its nginx set-up works as pasted (${absent ?? "real"})`,
-    async () => {
-      const readme = text("README.md");
-      const { running, file, token } = await serve(
-        directory,
-        block(readme, "yaml", "check: nginx"),
-      );
-      onTestFinished(async () => void (await running.stop()));
+  const readme = text("README.md");
+  let served: Awaited<ReturnType<typeof serve>>;
+
+  beforeAll(async () => {
+    served = await serve(directory, block(readme, "yaml", "check: nginx"));
+  });
+  afterAll(async () => void (await served.running.stop()));
+
+  for (const name of ["nginx", "caddy", "traefik"] as const) {
+    const absent = name === "traefik" ? null : proxyMissing(name);
+    const how = name === "traefik" ? "by its documentation" : (absent ?? "real");
+    test.skipIf(absent !== null)(`its ${name} set-up works as pasted (${how})`, async () => {
+      const { running, file, token } = served;
       const upstream = rawUpstream();
-      const command = /^gatehouse (emit .*?) >/m.exec(block(readme, "sh", "emit nginx"))?.[1] ?? "";
-      const [, ...args] = command.split(" ");
+      onTestFinished(() => upstream.stop());
+      const shell = block(readme, "sh", `emit ${name}`);
+      const to = /^TO=(\S+)/m.exec(shell)?.[1] ?? "";
+      const line = new RegExp(`^gatehouse (emit ${name} .*?) >`, "m").exec(shell)?.[1] ?? "";
+      const [, ...args] = line.replace("$TO", to).split(" ");
       expect(args).toContain("http://127.0.0.1:9000");
       const snippet = await emitted(file, ...args, "--gateway", running.url);
-      const proxy = await startProxy("nginx", {
-        text: snippet,
-        replace: [["127.0.0.1:9000", upstream.address]],
-      });
+      const replaced = snippet.replaceAll("127.0.0.1:9000", upstream.address);
+      const proxy =
+        name === "traefik"
+          ? await startTraefik(replaced)
+          : await startProxy(name, { text: replaced });
       await behaves(proxy.address, upstream, token);
       await proxy.stop();
-      upstream.stop();
-    },
-  );
+    });
+  }
 });

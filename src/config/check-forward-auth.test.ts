@@ -87,6 +87,18 @@ describe("a route with check", () => {
     ]);
   });
 
+  test.each(["/healthz", "/**"])(
+    "at %s is refused while the health path is there",
+    async (path) => {
+      const route = `match: { path: ${path} }, access: [team], check: nginx`;
+      expect(await problemsOf(withRoutes([route]))).toEqual([
+        "routes[0].match: server.health_path is below it, and would let a request pass",
+      ]);
+      const trusted = "trusted_proxies: [127.0.0.1/32]";
+      expect(await problemsOf(withRoutes([route], `health_path: null, ${trusted}`))).toEqual([]);
+    },
+  );
+
   test("for envoy has a prefix, status 200, and the health path is elsewhere", async () => {
     for (const path of ["/**", "/auth", "/auth/*/**", "/*/**"]) {
       const problems = await problemsOf(

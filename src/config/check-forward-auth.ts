@@ -56,8 +56,9 @@ export function checkForwardAuth(
   }
   if (route.access === undefined) checkOriginal(route, parts, say);
   checkOrder(route, parts, index, say);
+  checkHealth(route, parts, say);
   const { proxy, status } = readCheck(route.check);
-  if (proxy === "envoy") checkEnvoy(route, parts, status, say);
+  if (proxy === "envoy") checkEnvoy(route, status, say);
   const isNobodyTrusted = parts.server !== null && parts.server.trusted_proxies.length === 0;
   if (isNobodyTrusted && (proxy !== "generic" || route.access === undefined)) {
     say(
@@ -105,7 +106,7 @@ function pathsOf({ match }: RoutePart): readonly string[] {
   return typeof match.path === "string" ? [match.path] : match.path;
 }
 
-function checkEnvoy(route: RoutePart, parts: DocumentParts, status: number, say: Say): void {
+function checkEnvoy(route: RoutePart, status: number, say: Say): void {
   if (status !== 200) say("check", "envoy lets a request pass only on status 200");
   const paths = pathsOf(route);
   if (!paths.every((path) => /^(?:\/[^/*]+)+\/\*\*$/.test(path))) {
@@ -114,14 +115,13 @@ function checkEnvoy(route: RoutePart, parts: DocumentParts, status: number, say:
       "envoy puts a prefix before the original path: expected patterns such as /auth/envoy/**",
     );
   }
+}
+
+/** The health path answers 200 before any route is looked at. */
+function checkHealth(route: RoutePart, parts: DocumentParts, say: Say): void {
   const health = parts.server?.health_path ?? null;
-  if (health !== null && paths.some((path) => patternCovers(path, health))) {
-    say(
-      "match",
-      "server.health_path is below it, and would let a request pass",
-      "move one of them",
-    );
-  }
+  if (health === null || !pathsOf(route).some((path) => patternCovers(path, health))) return;
+  say("match", "server.health_path is below it, and would let a request pass", "move one of them");
 }
 
 function checkProxied(

@@ -193,6 +193,9 @@ describeBoth("forward-auth", (start) => {
           "/admin/../public/x",
           "/public/../admin/x",
           "//public/x",
+          // Where dots at the end of a name are dropped, nothing is left of `...`, and `..` leads further up.
+          "/public/.../../admin/x",
+          "/public/.%20./../admin/x",
         ]) {
           const answer = await ask(
             gateway.address,
@@ -398,6 +401,54 @@ describeBoth("forward-auth from a peer that is not trusted", (start) => {
     expect((await ask(gateway.address, own)).statuses).toEqual([204]);
     expect((await ask(gateway.address, own.replace(OPS, BOSS))).statuses).toEqual([401]);
     expect(upstream.seen).toHaveLength(0);
+    upstream.stop();
+  });
+});
+
+describeBoth("forward-auth where the client has a say in how the question looks", (start) => {
+  test("no route but one with check answers it, whatever its method, host or dots", async () => {
+    const upstream = rawUpstream();
+    const cors = 'cors: { origins: ["https://a.example.com"], methods: [DELETE] }';
+    const text = `version: 1
+server: { listen: 127.0.0.1:0, trusted_proxies: [127.0.0.1/32] }
+strategies: { ops: { use: static-env, env: OPS } }
+upstreams: { api: { url: "http://${upstream.address}" } }
+routes:
+  - { match: { path: /ask/get, methods: [GET] }, check: traefik }
+  - { match: { path: /ask/host, host: app.example.com }, check: traefik }
+  - { match: { path: /ask/envoy/** }, check: envoy }
+  - { match: { path: /ask/get-envoy/**, methods: [GET] }, check: envoy }
+  - { match: { path: /guarded/** }, access: [ops], upstream: api }
+  - { match: { path: /** }, access: public, upstream: api, ${cors} }
+`;
+    const gateway = await start({ config: text, env: ENV });
+    const from = "Origin: https://a.example.com\r\nAccess-Control-Request-Method: DELETE\r\n";
+    const words = question("traefik", { target: "/guarded/x" }).split("\r\n").slice(2).join("\r\n");
+    const lengthless = "Host: app.example.com\r\nContent-Length: 0\r\n";
+    for (const head of [
+      `POST /ask/get HTTP/1.1\r\n${lengthless}${words}`,
+      `HEAD /ask/get HTTP/1.1\r\nHost: app.example.com\r\n${words}`,
+      `GET /ask/host HTTP/1.1\r\nHost: app.example.com\r\n${words.replaceAll("app.example.com", "b.example.com")}`,
+      "GET /ask/envoy/../guarded/x HTTP/1.1\r\nHost: app.example.com\r\n",
+      "GET /ask/envoy/%2e%2e/guarded/x?a HTTP/1.1\r\nHost: app.example.com\r\n",
+      "GET /ask/envoy/../../x/../guarded/x HTTP/1.1\r\nHost: app.example.com\r\n",
+      `POST /ask/get-envoy/guarded/x HTTP/1.1\r\n${lengthless}`,
+      `OPTIONS /ask/get-envoy/guarded/x HTTP/1.1\r\nHost: app.example.com\r\n${from}`,
+    ]) {
+      const answer = await ask(gateway.address, head);
+      expect([head, answer.statuses, header(answer, "x-gatehouse-reason")]).toEqual([
+        head,
+        [404],
+        "no_route",
+      ]);
+    }
+    expect(upstream.seen).toHaveLength(0);
+    // What the routes are for still works.
+    const asked = "GET /ask/envoy/guarded/x HTTP/1.1\r\nHost: app.example.com\r\n";
+    expect((await ask(gateway.address, asked)).statuses).toEqual([401]);
+    expect((await ask(gateway.address, asked + bearer(OPS))).statuses).toEqual([200]);
+    expect((await direct(gateway.address, { target: "/ask/other" })).statuses).toEqual([200]);
+    await gateway.stop();
     upstream.stop();
   });
 });
