@@ -175,6 +175,22 @@ suite(`replicas of tokens${valkeyMissing === null ? "" : ` (${valkeyMissing})`}`
     expect(await a.answer(`${good.token.slice(0, -1)}-`)).not.toBe("accept");
   });
 
+  test("without Valkey what another one has revoked stays refused, and that is all that happens", async () => {
+    const issued: IssuedToken[] = [];
+    const [a, b] = await twins(async (tokens) => {
+      for (const name of ["revoked", "rotated"]) issued.push(await tokens.create({ name }));
+    });
+    await a.tokens.revoke("revoked", "");
+    await a.tokens.rotate("rotated", 0);
+    const answers = () => Promise.all(issued.map(({ token }) => b.answer(token)));
+    await until(async () => (await answers()).join() === "token_revoked,invalid_token");
+    await valkey.kill();
+    await until(() => b.instance.health?.().some(({ code }) => code === "shared_down") === true);
+    // Of a rotated token Valkey would have to be asked whether it was revoked as well.
+    for (let times = 0; times < 3; times += 1)
+      expect(await answers()).toEqual(["token_revoked", "fault"]);
+  });
+
   test("without Valkey a revocation holds here and says that it was not told; a rotation gives its secret", async () => {
     const [a, b] = await twins(() => {});
     const { token, record } = await a.tokens.create({ name: "ci" });

@@ -32,13 +32,13 @@ export function replicasOf(shared: SharedState, log: Log): Replicas | null {
   if (!shared.isReplicated) return null;
   const reasonAgainst = (identity: Identity): Against | Promise<Against> => {
     const secret = identity.attributes?.secret_id;
+    const isEnded = () => secret !== undefined && shared.isRevoked(SPACE, secret);
     const token = shared.isRevoked(SPACE, identity.id);
-    const own = secret === undefined ? false : shared.isRevoked(SPACE, secret);
     if (token === true) return "token_revoked";
-    if (token === false && own === false) return null;
-    return Promise.all([token, own]).then(([isRevoked, isRotated]) =>
-      isRevoked ? "token_revoked" : isRotated ? "invalid_token" : null,
-    );
+    // One at a time, or both waited for together: a question that nobody waits for would end the process if it failed.
+    if (token instanceof Promise) return together(token, asking(isEnded));
+    const own = isEnded();
+    return own instanceof Promise ? own.then(reasonOfSecret) : reasonOfSecret(own);
   };
   return {
     judge({ identity }, digest) {
@@ -83,6 +83,20 @@ export function endedAtOnce(
 }
 
 const NOTHING = new Uint8Array();
+
+async function together(token: Promise<boolean>, secret: Promise<boolean>): Promise<Against> {
+  const [isRevoked, isEnded] = await Promise.all([token, secret]);
+  return isRevoked ? "token_revoked" : reasonOfSecret(isEnded);
+}
+
+/** What it throws becomes a rejection. */
+async function asking(question: () => boolean | Promise<boolean>): Promise<boolean> {
+  return question();
+}
+
+function reasonOfSecret(isEnded: boolean): Against {
+  return isEnded ? "invalid_token" : null;
+}
 
 type Against = Extract<RejectReason, "token_revoked" | "invalid_token"> | null;
 

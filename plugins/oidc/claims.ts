@@ -29,9 +29,14 @@ export function textOf(value: unknown): string | undefined {
   return text === "" ? undefined : text;
 }
 
-/** {@link textOf}, or a whole number in its digits. One that JSON numbers cannot tell from the next is none. */
+/**
+ * A text as it is, or a whole number in its digits. One that JSON numbers cannot tell from the next is none, nor is a text
+ * with blanks around it: trimmed it would be somebody else's, where people choose their names themselves.
+ */
 export function idOf(value: unknown): string | undefined {
-  return typeof value === "number" && Number.isSafeInteger(value) ? String(value) : textOf(value);
+  if (typeof value === "number") return Number.isSafeInteger(value) ? String(value) : undefined;
+  const text = textOf(value);
+  return text === value ? text : undefined;
 }
 
 /** The texts of a list, others left out; a single text as one, or split at white space. Not trimmed. */

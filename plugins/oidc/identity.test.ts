@@ -62,7 +62,6 @@ describe("paths", () => {
 describe("subject", () => {
   test.each<[unknown, string]>([
     ["alice", "alice"],
-    ["  alice\t", "alice"],
     [42, "42"],
     [0, "0"],
     [-1, "-1"],
@@ -81,6 +80,11 @@ describe("subject", () => {
     [""],
     [" \t\r\n "],
     ["\u00a0"],
+    // Not to be taken for alice.
+    ["  alice\t"],
+    ["alice "],
+    ["alice\u00a0"],
+    ["\ufeffalice"],
     [true],
     [["alice"]],
     [{ id: "alice" }],

@@ -30,6 +30,7 @@ export const FIELDS = [
   "generation",
   "previous",
   "next",
+  "state",
 ] as const;
 
 /** Subject of tokens that belong to nobody. The original cannot keep a token without one. */
@@ -52,8 +53,13 @@ export interface Entry {
   readonly generation: number;
   /** The entry of the secret before, if it may still be there. */
   readonly previous: Hash | null;
-  /** The entry of the secret that follows. */
+  /** The entry of the secret that follows, or would if its rotation had come to its end. */
   readonly next: Hash | null;
+  /**
+   * `new` while the rotation that makes it is not over: nobody has its secret yet. `old` after the one that ended it. Of
+   * the entries of an id at most one is neither, and only that one can be rotated.
+   */
+  readonly state: "current" | "new" | "old";
   /** When Valkey will drop the key. */
   readonly goneAtMs: number | null;
 }
@@ -77,7 +83,7 @@ export function readEntry(
   const sub = of("sub");
   const expiresAtMs = timeOf(of("expires_at"));
   const notBeforeMs = timeOf(of("not_before"));
-  if (sub === null || Number.isNaN(expiresAtMs) || Number.isNaN(notBeforeMs)) {
+  if (sub === null || sub === "" || Number.isNaN(expiresAtMs) || Number.isNaN(notBeforeMs)) {
     return { kind: "broken" };
   }
   const entry: Entry = {
@@ -95,9 +101,14 @@ export function readEntry(
     generation: Number(of("generation") ?? 0) || 0,
     previous: of("previous"),
     next: of("next"),
+    state: stateOf(of("state")),
     goneAtMs: ttlMs < 0 ? null : nowMs + ttlMs,
   };
   return { kind: "entry", entry };
+}
+
+function stateOf(text: string | null): Entry["state"] {
+  return text === "new" || text === "old" ? text : "current";
 }
 
 /** NaN when there is something that is no time: a token must not become everlasting by a typing error. */
@@ -125,6 +136,7 @@ export function toFields(entry: Entry): string[] {
     generation: entry.generation === 0 ? null : String(entry.generation),
     previous: entry.previous,
     next: entry.next,
+    state: entry.state === "current" ? null : entry.state,
   };
   return FIELDS.flatMap((field) => {
     const value = values[field];

@@ -167,6 +167,71 @@ suite.each(["plain", "checked"])("tokens of the form %s", (format) => {
     expect(await raw.keys("auth:token:*")).toEqual([]);
   });
 
+  test("what was said to be revoked is, also when it is rotated again and again meanwhile", async () => {
+    const other = await startOn(plugin, valkey.url, { format });
+    let revoked = 0;
+    for (let round = 0; round < 120; round += 1) {
+      const { token, record } = await started.tokens.create({ owner: "alice" });
+      const secrets = [token];
+      const rotations = [0, 60_000, 0].slice(0, 1 + (round % 3)).map(async (graceMs, index) => {
+        for (let pings = (index * round) % 7; pings > 0; pings -= 1) await raw.ping();
+        const issued = await Promise.resolve(started.tokens.rotate(record.id, graceMs)).catch(
+          () => null,
+        );
+        if (issued !== null) secrets.push(issued.token);
+      });
+      for (let pings = round % 11; pings > 0; pings -= 1) await raw.ping();
+      const filter = round % 2 === 0 ? undefined : { owner: "alice" };
+      await other.tokens.revoke(record.id, "", filter);
+      revoked += 1;
+      await Promise.all(rotations);
+      const answers = await Promise.all(secrets.map((one) => started.answer(one)));
+      expect([round, answers]).toEqual([round, secrets.map(() => "unknown")]);
+    }
+    expect(await raw.keys("auth:*")).toEqual([]);
+    expect(revoked).toBe(120);
+  });
+
+  test("of many rotations at once one comes through, and a revocation ends what it made", async () => {
+    const other = await startOn(plugin, valkey.url, { format });
+    for (let round = 0; round < 20; round += 1) {
+      const { token, record } = await started.tokens.create({ owner: "alice" });
+      const rotations = Array.from({ length: 8 }, (_, index) => {
+        const { tokens } = index % 2 === 0 ? started : other;
+        return Promise.resolve(tokens.rotate(record.id, 60_000)).catch(() => null);
+      });
+      const issued = (await Promise.all(rotations)).flatMap((one) => one?.token ?? []);
+      expect(issued.length).toBeGreaterThan(0);
+      const secrets = [token, ...issued];
+      const answers = await Promise.all(secrets.map((one) => started.answer(one)));
+      // The last one, and the one before it for its grace.
+      expect(answers.filter((one) => one === "accept")).toHaveLength(2);
+      await other.tokens.revoke(record.id, "");
+      const later = await Promise.all(secrets.map((one) => started.answer(one)));
+      expect(later.filter((one) => one === "accept")).toEqual([]);
+    }
+    expect(await raw.keys("auth:*")).toEqual([]);
+  });
+
+  test("what a rotation that broke off has left stands in nobody's way", async () => {
+    const { token, record } = await started.tokens.create({ owner: "alice" });
+    const [key] = (await raw.keys("auth:token:*")) as [string];
+    const left = `auth:token:${"ab".repeat(32)}`;
+    const fields = { ...(await raw.hgetall(key)), id: record.id, generation: "1", state: "new" };
+    await raw.hset(left, fields);
+    await raw.hset(key, "next", "ab".repeat(32));
+    await raw.sadd("auth:user_tokens:alice", "ab".repeat(32));
+    expect((await started.tokens.list()).map(({ id }) => id)).toEqual([record.id]);
+    const rotated = await started.tokens.rotate(record.id, 0);
+    expect([await started.answer(token), await started.answer(rotated.token)]).toEqual([
+      "unknown",
+      "accept",
+    ]);
+    expect(await raw.exists(left)).toBe(0);
+    await started.tokens.revoke(record.id, "");
+    expect(await raw.keys("auth:*")).toEqual([]);
+  });
+
   test("an imported token works, once, and a wrong entry imports none", async () => {
     const { tokens, answer } = started;
     const record = await tokens.adopt(FOREIGN, { name: "old", owner: "alice" });

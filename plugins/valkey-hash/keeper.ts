@@ -2,8 +2,8 @@
  * Creating, finding, rotating, revoking and importing: what the command line and the admin API call.
  *
  * Invariant: a secret leaves here once, in the answer of `create` or `rotate`, after it was written. Tokens of one id
- * are a chain of entries, each naming the one before and after it; whoever revokes an id follows the chain both ways, and
- * whoever rotates an entry that is gone meanwhile takes the new one back.
+ * are a chain of entries, each naming the one before and after it, and one of them is current; whoever revokes an id
+ * follows the chain both ways, and whoever rotates an entry that is gone meanwhile takes the new one back.
  */
 import {
   type Clock,
@@ -33,11 +33,11 @@ export interface KeeperOptions {
   changed(hash: Hash): void;
 }
 
-/** A token with all its entries. */
+/** A token with its entries. */
 interface Token {
   readonly head: Entry;
-  /** The secret before it, if that still works. */
-  readonly before: Entry | null;
+  /** The secret before it if that still works; or what a rotation that did not come to its end has left. */
+  readonly others: readonly Entry[];
 }
 
 /** The token store of one strategy. */
@@ -85,6 +85,7 @@ function newEntry(options: KeeperOptions, token: string, draft: TokenDraft): Ent
     generation: 0,
     previous: null,
     next: null,
+    state: "current",
     goneAtMs: null,
   };
 }
@@ -161,11 +162,12 @@ async function foreignEntry(
 
 /**
  * The old entry is told its successor first, so that whoever revokes from now on finds both; then the new one is
- * written; then the old one gets its end.
+ * written, which nobody can rotate yet; then the old one gets its end, which only one of several rotations at once can
+ * give it; then the new one is the current one, unless somebody has revoked it.
  */
 async function rotate(options: KeeperOptions, wanted: Wanted, grace: number): Promise<IssuedToken> {
   const graceMs = checkedGrace(grace);
-  const { head, before } = await find(options, wanted);
+  const { head, others } = await find(options, wanted);
   const nowMs = options.clock.nowMs();
   if (standing(head, nowMs) === "token_expired") {
     throw new TokenError("invalid", `token ${head.id} is expired; create a new one`);
@@ -178,18 +180,24 @@ async function rotate(options: KeeperOptions, wanted: Wanted, grace: number): Pr
     generation: head.generation + 1,
     previous: head.hash,
     next: null,
+    state: "new",
     goneAtMs: null,
   };
-  const isClaimed = await options.store.claim(head.hash, hash);
-  if (isClaimed) await options.store.insert(entry);
-  if (!isClaimed || !(await options.store.retire(head, hash, graceMs))) {
+  if (!(await replace(options.store, head, entry, graceMs))) {
     await options.store.remove(hash);
     throw new TokenError("conflict", `token ${head.id} was revoked or rotated at the same time`);
   }
-  if (before !== null) await options.store.remove(before.hash);
-  for (const one of [hash, head.hash, before?.hash ?? hash]) options.changed(one);
+  for (const other of others) await options.store.remove(other.hash);
+  for (const one of [entry, head, ...others]) options.changed(one.hash);
   const graceUntilMs = graceMs === 0 ? null : nowMs + graceMs;
   return { token, record: toRecord(entry, { ...NOTHING_ELSE, graceUntilMs }) };
+}
+
+/** False when somebody else was there first; then nothing has ended, and the new entry may be left. */
+async function replace(store: Store, head: Entry, entry: Entry, graceMs: number): Promise<boolean> {
+  if (!(await store.claim(head.hash, entry.hash))) return false;
+  await store.insert(entry);
+  return (await store.retire(head, entry.hash, graceMs)) && (await store.confirm(entry.hash));
 }
 
 async function revoke(
@@ -200,14 +208,12 @@ async function revoke(
   const text = checkedReason(reason);
   const found = await find(options, wanted);
   const record = await show(options, found);
-  const done = new Set<Hash>();
-  const todo: (Hash | null)[] = [found.head.hash, found.before?.hash ?? null];
-  for (let hash = todo.shift(); hash !== undefined; hash = todo.shift()) {
-    if (hash === null || done.has(hash)) continue;
-    done.add(hash);
-    const was = await options.store.remove(hash);
-    options.changed(hash);
-    todo.push(was?.next ?? null, was?.previous ?? null);
+  const { id, sub } = found.head;
+  let links = [found.head, ...found.others].map(({ hash }) => hash);
+  while (links.length > 0 && !(await removeChain(options, links))) {
+    // A rotation that came between has left nothing that leads on; what it made is in the subject's set.
+    const { entries } = await options.store.inventoryOf(sub);
+    links = entries.filter((entry) => entry.id === id).map(({ hash }) => hash);
   }
   return {
     ...record,
@@ -215,6 +221,25 @@ async function revoke(
     revokedAtMs: options.clock.nowMs(),
     revokedReason: text === "" ? null : text,
   };
+}
+
+/** Deletes entries and those before and after them. False when one that others followed was gone already. */
+async function removeChain(options: KeeperOptions, links: readonly Hash[]): Promise<boolean> {
+  const isForward = new Map<Hash, boolean>(links.map((hash) => [hash, true]));
+  let isWhole = true;
+  // A map gives what is added while it is walked.
+  for (const [hash, mustBeThere] of isForward) {
+    const was = await options.store.remove(hash);
+    options.changed(hash);
+    if (was === null && mustBeThere) isWhole = false;
+    for (const [link, isNext] of [
+      [was?.next, true],
+      [was?.previous, false],
+    ] as const) {
+      if (link != null && !isForward.has(link)) isForward.set(link, isNext);
+    }
+  }
+  return isWhole;
 }
 
 async function list(
@@ -251,38 +276,51 @@ async function find(options: KeeperOptions, { idOrName, filter }: Wanted): Promi
   const isDirect = filter === undefined && isHash(idOrName);
   const direct = isDirect ? await options.store.read(idOrName) : null;
   if (direct?.kind === "entry" && direct.entry.id === idOrName && direct.entry.next === null) {
-    return { head: direct.entry, before: null };
+    return { head: direct.entry, others: [] };
   }
-  const tokens = tokensOf((await inventoryOf(options.store, filter)).entries);
+  // What is rotated while it is listed may be seen neither before nor after; then it is there the second time.
+  const found =
+    (await findListed(options, { idOrName, filter })) ??
+    (await findListed(options, { idOrName, filter }));
+  if (found !== null) return found;
+  throw new TokenError(
+    "not_found",
+    "there is no token with this id or name; revoked ones are deleted",
+  );
+}
+
+async function findListed(
+  { store }: KeeperOptions,
+  { idOrName, filter }: Wanted,
+): Promise<Token | null> {
+  const tokens = tokensOf((await inventoryOf(store, filter)).entries);
   const byId = tokens.find(({ head }) => head.id === idOrName);
   if (byId !== undefined) return byId;
   const named = tokens.filter(({ head }) => head.name === idOrName && head.name !== "");
-  const [only] = named;
-  if (only === undefined) {
-    throw new TokenError(
-      "not_found",
-      "there is no token with this id or name; revoked ones are deleted",
-    );
-  }
   if (named.length > 1) {
     const ids = named.slice(0, 20).map(({ head }) => head.id);
     throw new TokenError("not_unique", `several tokens have this name: ${ids.join(", ")}`);
   }
-  return only;
+  return named[0] ?? null;
 }
 
-/** Entries of one id are one token; the one that was rotated most often is current. */
+/** Entries of one id are one token. */
 function tokensOf(entries: readonly Entry[]): Token[] {
   const byId = Map.groupBy(entries, ({ id }) => id);
   return [...byId.values()].flatMap((chain) => {
-    const [head, before] = chain.toSorted((a, b) => b.generation - a.generation);
-    return head === undefined ? [] : [{ head, before: before ?? null }];
+    const [head, ...others] = chain.toSorted(
+      (a, b) => RANKS[a.state] - RANKS[b.state] || b.generation - a.generation,
+    );
+    return head === undefined ? [] : [{ head, others }];
   });
 }
 
+/** Which entry of an id speaks for the token. */
+const RANKS: Readonly<Record<Entry["state"], number>> = { current: 0, new: 1, old: 2 };
+
 async function show(options: KeeperOptions, token: Token): Promise<TokenRecord> {
   const times = new Map<Hash, number>();
-  for (const { hash } of [token.head, token.before ?? token.head]) {
+  for (const { hash } of [token.head, ...token.others]) {
     times.set(hash, (await options.store.lastUsed(hash)) ?? 0);
   }
   return recordOf(options, token, times);
@@ -291,11 +329,14 @@ async function show(options: KeeperOptions, token: Token): Promise<TokenRecord> 
 /** What this process has noted counts before it is written. */
 function recordOf(
   options: KeeperOptions,
-  { head, before }: Token,
+  { head, others }: Token,
   lastUsed: ReadonlyMap<Hash, number>,
 ): TokenRecord {
-  const hashes = [head.hash, ...(before === null ? [] : [before.hash])];
-  const times = hashes.flatMap((hash) => [lastUsed.get(hash) ?? 0, options.pending(hash) ?? 0]);
+  const times = [head, ...others].flatMap(({ hash }) => [
+    lastUsed.get(hash) ?? 0,
+    options.pending(hash) ?? 0,
+  ]);
+  const before = others.find(({ next }) => next === head.hash);
   return toRecord(head, {
     lastUsedAtMs: Math.max(...times) || null,
     graceUntilMs: before?.goneAtMs ?? null,

@@ -120,6 +120,7 @@ describe("entries", () => {
       generation: 2,
       previous: "bb",
       next: null,
+      state: "new",
       goneAtMs: null,
     } as const;
     const pairs = toFields(entry);
@@ -129,8 +130,17 @@ describe("entries", () => {
     expect(readEntry("aa", values(fields), at)).toEqual({ kind: "entry", entry });
   });
 
+  test("a state of another version is that of a current token", () => {
+    for (const state of ["", "x"]) {
+      expect(readEntry("aa", values({ sub: "bob", state }), at)).toMatchObject({
+        entry: { state: "current" },
+      });
+    }
+  });
+
   test.each([
     ["no subject", { created_at: "2025-01-01T00:00:00Z" }],
+    ["an empty subject", { sub: "", created_at: "2025-01-01T00:00:00Z" }],
     ["an expiry that is none", { sub: "bob", expires_at: "soon" }],
     ["an expiry in seconds", { sub: "bob", expires_at: "1767225600" }],
     ["a not-before that is none", { sub: "bob", not_before: "2025-99-99T00:00:00Z" }],

@@ -25,16 +25,26 @@ for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 if ARGV[1] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 return 1`;
 
-/** KEYS: token; ARGV: hash of its successor. 0 when it is gone. */
-const CLAIM = `if redis.call('HEXISTS', KEYS[1], 'sub') == 0 then return 0 end
+/** KEYS: token; ARGV: hash of its successor. 0 when it is gone or is not the current one of its id. */
+const CLAIM = `local was = redis.call('HMGET', KEYS[1], 'sub', 'state')
+if not was[1] or was[2] == 'new' or was[2] == 'old' then return 0 end
 redis.call('HSET', KEYS[1], 'next', ARGV[1])
 return 1`;
 
-/** KEYS: token; ARGV: hash of its successor, grace in ms. 0 when it is gone or somebody else has claimed it. */
+/**
+ * KEYS: token; ARGV: hash of its successor, grace in ms. 0 when it is gone or somebody else has claimed it. An old one
+ * cannot be claimed, so of several rotations at once one comes through.
+ */
 const RETIRE = `if redis.call('HGET', KEYS[1], 'next') ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) return 1 end
+redis.call('HSET', KEYS[1], 'state', 'old')
 local left = redis.call('PTTL', KEYS[1])
-if ARGV[2] == '0' then redis.call('DEL', KEYS[1])
-elseif left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1`;
+
+/** KEYS: token. The end of the rotation that made it; 0 when it is gone. */
+const CONFIRM = `if redis.call('HGET', KEYS[1], 'state') ~= 'new' then return 0 end
+redis.call('HSET', KEYS[1], 'state', '')
 return 1`;
 
 /** KEYS: token. What it was, and it is gone. */
@@ -63,6 +73,7 @@ export interface Store {
   insert(entry: Entry): Promise<void>;
   claim(hash: Hash, next: Hash): Promise<boolean>;
   retire(entry: Entry, next: Hash, graceMs: number): Promise<boolean>;
+  confirm(hash: Hash): Promise<boolean>;
   /** Deletes a token; `null` when there was none. */
   remove(hash: Hash): Promise<Taken | null>;
   lastUsed(hash: Hash): Promise<number | null>;
@@ -100,6 +111,7 @@ export function openStore(valkey: Valkey, clock: Clock): Store {
       if (isDone && graceMs === 0) await valkey.command("srem", SET_KEY + entry.sub, entry.hash);
       return isDone;
     },
+    confirm: async (hash) => (await script(CONFIRM, hash)) === 1,
     async remove(hash) {
       const was = await script(TAKE, hash);
       const [sub, previous, next] = Array.isArray(was) ? was : [];
@@ -130,9 +142,9 @@ export function openStore(valkey: Valkey, clock: Clock): Store {
       return { entries, lastUsed: new Map(times) };
     },
     async inventoryOf(sub) {
-      const members = await valkey.command("smembers", SET_KEY + sub);
-      const hashes = (Array.isArray(members) ? members : []).map(String).filter(isHash);
-      const entries = (await entriesAt(hashes, read)).filter((entry) => entry.sub === sub);
+      const entries = (await entriesIn(valkey, SET_KEY + sub, read)).filter(
+        (entry) => entry.sub === sub,
+      );
       const times = await inTurn(
         entries,
         async ({ hash }) => [hash, (await lastUsed(hash)) ?? 0] as const,
@@ -150,8 +162,29 @@ async function entriesAt(
   return found.flatMap((one) => (one.kind === "entry" ? [one.entry] : []));
 }
 
+/** A member that is gone may have been rotated meanwhile; its successor is in the set by then. */
+async function entriesIn(
+  valkey: Valkey,
+  set: string,
+  read: (hash: Hash) => Promise<ReadEntry>,
+): Promise<readonly Entry[]> {
+  const entries: Entry[] = [];
+  const seen = new Set<Hash>();
+  for (;;) {
+    const members = await valkey.command("smembers", set);
+    const hashes = (Array.isArray(members) ? members : []).map(String).filter(isHash);
+    const fresh = hashes.filter((hash) => !seen.has(hash));
+    const found = await entriesAt(fresh, read);
+    entries.push(...found);
+    if (found.length === fresh.length) return entries;
+    for (const hash of fresh) seen.add(hash);
+  }
+}
+
 async function readOne(valkey: Valkey, clock: Clock, hash: Hash): Promise<ReadEntry> {
   const key = TOKEN_KEY + hash;
+  // However long the answer takes, the key lives no longer than was left of it when it was asked for.
+  const nowMs = clock.nowMs();
   const [values, ttlMs] = await valkey.together([
     ["hmget", key, ...FIELDS],
     ["pttl", key],
@@ -162,7 +195,7 @@ async function readOne(valkey: Valkey, clock: Clock, hash: Hash): Promise<ReadEn
       `valkey at ${valkey.place}: its answer could not be understood (BADREPLY)`,
     );
   }
-  return readEntry(hash, values, { ttlMs, nowMs: clock.nowMs() });
+  return readEntry(hash, values, { ttlMs, nowMs });
 }
 
 /**
@@ -194,11 +227,13 @@ async function mendSets(
   }
 }
 
-/** Takes a hash out of a set, and puts it back if its token has come into being meanwhile. */
+/** Takes a hash out of a set, unless its token has come into being, and puts it back if it does so meanwhile. */
 async function leaveUnlessThere(valkey: Valkey, set: string, hash: Hash): Promise<void> {
+  const belongs = async () =>
+    SET_KEY + String(await valkey.command("hget", TOKEN_KEY + hash, "sub")) === set;
+  if (await belongs()) return;
   await valkey.command("srem", set, hash);
-  const sub = await valkey.command("hget", TOKEN_KEY + hash, "sub");
-  if (SET_KEY + String(sub) === set) await valkey.command("sadd", set, hash);
+  if (await belongs()) await valkey.command("sadd", set, hash);
 }
 
 async function inTurn<A, B>(items: readonly A[], work: (item: A) => Promise<B>): Promise<B[]> {

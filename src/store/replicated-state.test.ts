@@ -249,7 +249,8 @@ suite(`claims of replicas${title}`, () => {
       settings: { command_timeout: "200ms" },
     });
     valkey.pause();
-    expect(await say(() => state.claim(claim(clock.nowMs())))).toBe("ETIMEDOUT");
+    // Its own deadline, or that of something else on the connection, which then ends for all of them.
+    expect(await say(() => state.claim(claim(clock.nowMs())))).toMatch(/^(ETIMEDOUT|OFFLINE)$/);
     valkey.resume();
     const fresh = () => state.claim(claim(clock.nowMs()));
     expect(await until(async () => (await say(fresh)) === "new")).toBeLessThan(3000);

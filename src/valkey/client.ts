@@ -4,10 +4,10 @@
  * Invariant: a command has an answer, an error or its deadline; none waits for a connection and none is sent twice.
  * While the server is away each fails at once.
  */
-import { Cluster, Redis } from "iovalkey";
+import { Cluster, type Redis } from "iovalkey";
 import type { Valkey } from "../contract/valkey.ts";
 import { valkeyPlace } from "../contract/valkey-settings.ts";
-import { dial, dialCluster, renew, timeoutOf, type Way } from "./dial.ts";
+import { dial, dialCluster, hangUp, renew, timeoutOf, type Way } from "./dial.ts";
 import { failure, failureOf } from "./failure.ts";
 import { openTracking, type Tracking } from "./tracking.ts";
 
@@ -28,8 +28,7 @@ export async function openValkey(way: Way): Promise<Valkey> {
   const guarded = <T>(to: Client, work: Promise<T>) =>
     within(work, timeoutMs).catch((error: unknown) => {
       const found = failure(place, error);
-      // It may be half open. Whatever else waits on it fails at once instead of one deadline after the other.
-      if (found.code === "ETIMEDOUT" && to instanceof Redis && to.status === "ready") renew(to);
+      mend(to, found.code);
       throw found;
     });
   const sendTo =
@@ -65,9 +64,23 @@ export async function openValkey(way: Way): Promise<Valkey> {
     },
     close() {
       for (const tracking of trackings) tracking.close();
-      client.disconnect();
+      hangUp(client);
     },
   };
+}
+
+/** What can be done for the next command after one that failed. */
+function mend(to: Client, code: string): void {
+  if (to.status !== "ready") return;
+  if (to instanceof Cluster) {
+    // Another node may have the keys by now, and a node without power never says so itself.
+    if (code === "OFFLINE" || code === "ETIMEDOUT" || code === "CLUSTERDOWN") {
+      to.refreshSlotsCache();
+    }
+    return;
+  }
+  // It may be half open. Whatever else waits on it fails at once instead of one deadline after the other.
+  if (code === "ETIMEDOUT") renew(to);
 }
 
 async function connected(client: Client, place: string, withinMs: number): Promise<void> {
@@ -78,7 +91,7 @@ async function connected(client: Client, place: string, withinMs: number): Promi
   try {
     await within(client.connect(), withinMs);
   } catch (error) {
-    client.disconnect();
+    hangUp(client);
     throw failure(place, lastError ?? error);
   }
 }

@@ -21,6 +21,7 @@ debug.disable();
 
 const FIRST_RETRY_MS = 25;
 const LAST_RETRY_MS = 500;
+const AGAIN_MS = 100;
 
 /** How to connect, from the settings. */
 export interface Way {
@@ -40,7 +41,27 @@ export function dial({ settings, configDir }: Way): Redis {
   const redis =
     settings.url === undefined ? viaSentinel(settings, options) : direct(settings, options);
   watch(redis, timeoutOf(settings));
+  keepTrying(redis);
   return redis;
+}
+
+const left = new WeakSet<Redis | Cluster>();
+
+/** Ends a connection for good. */
+export function hangUp(client: Redis | Cluster): void {
+  left.add(client);
+  client.disconnect();
+}
+
+/**
+ * The library gives up for good when sentinels tell of a failover while it asks them where the primary is, which is
+ * what it does all the time after a primary has died.
+ */
+function keepTrying(redis: Redis): void {
+  const again = (): void => {
+    if (!left.has(redis)) redis.connect().catch(() => {});
+  };
+  redis.on("end", () => setTimeout(again, AGAIN_MS).unref());
 }
 
 /** Connections to the nodes of a cluster. */
@@ -49,6 +70,9 @@ export function dialCluster({ settings, configDir }: Way): Cluster {
     redisOptions: common(settings, configDir),
     clusterRetryStrategy: retryMs,
     enableOfflineQueue: false,
+    // By default what failed is sent again, sixteen times: only where a node says that it has not done it (MOVED, ASK).
+    retryDelayOnFailover: 0,
+    retryDelayOnClusterDown: 0,
     slotsRefreshTimeout: timeoutOf(settings),
     lazyConnect: true,
   });

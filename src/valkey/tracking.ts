@@ -17,7 +17,7 @@
  */
 import type { Redis } from "iovalkey";
 import type { ValkeyTracking, ValkeyTrackingOptions } from "../contract/valkey.ts";
-import { renew } from "./dial.ts";
+import { hangUp, renew } from "./dial.ts";
 import { openLook } from "./quiet.ts";
 
 const CHANNEL = "__redis__:invalidate";
@@ -128,7 +128,7 @@ export function openTracking(options: TrackingOptions): Tracking {
     close() {
       isClosed = true;
       stop();
-      redis.disconnect();
+      hangUp(redis);
     },
   };
 }

@@ -159,6 +159,12 @@ suite(`replicas${valkeyMissing === null ? "" : ` (${valkeyMissing})`}`, () => {
     expect(await status(a, `Bearer ${other.trim()}`)).toBe(200);
     // Tokens themselves are not shared: what was made at one alone is not known to the other.
     expect(await status(b, `Bearer ${other.trim()}`)).toBe(401);
+    // What is known to be revoked is refused without Valkey too, as often as somebody tries.
+    await valkey.kill();
+    await until(async () => (await status(a, `Bearer ${other.trim()}`)) === 503);
+    const seen = upstream.seen.length;
+    for (let times = 0; times < 5; times += 1) expect(await status(b, `Bearer ${token}`)).toBe(401);
+    expect(upstream.seen.length).toBe(seen);
   });
 
   test("a rotation without grace ends the old secret at the other on the next request", async () => {
