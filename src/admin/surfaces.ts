@@ -10,6 +10,7 @@ import type { Surface } from "../contract/plugin.ts";
 import type { TokenStore } from "../contract/tokens.ts";
 import { EXIT, OperatorError } from "../errors.ts";
 import type { MakeBuiltInSurfaces } from "../start.ts";
+import { basesOf, isReached } from "./mount.ts";
 
 type Parts = Parameters<MakeBuiltInSurfaces>[0];
 type SurfaceName = NonNullable<RouteConfig["surface"]>;
@@ -45,11 +46,14 @@ async function make(route: RouteConfig, wanted: SurfaceName, parts: Parts): Prom
 async function makeTokens(route: RouteConfig, strategy: string, parts: Parts): Promise<Surface> {
   const tokens = tokensOf(route, strategy, parts);
   const { clock, log } = parts;
-  const { tokenSurface } = await import("./token-api/surface.ts");
-  const access = route.access === "public" ? [] : route.access;
+  const { ENDPOINT, tokenSurface } = await import("./token-api/surface.ts");
+  // Whoever comes by another route of these tokens is not somebody else: what ids stand for is the same on all of them.
+  const logins = parts.config.routes.filter(
+    (one) => isTokens(one, strategy) && isForOwn(one.paths, ENDPOINT),
+  );
   return tokenSurface({
     patterns: route.paths,
-    strategies: { keeper: strategy, access },
+    strategies: { keeper: strategy, access: [...new Set([...logins, route].flatMap(accessOf))] },
     tokens,
     clock,
     log,
@@ -57,12 +61,25 @@ async function makeTokens(route: RouteConfig, strategy: string, parts: Parts): P
   });
 }
 
+function isTokens({ surface }: RouteConfig, strategy: string): boolean {
+  return surface?.strategy === strategy && surface.name === "tokens";
+}
+
+/** Whether own tokens are reached by a route with these patterns. */
+function isForOwn(patterns: readonly string[], endpoint: RegExp): boolean {
+  return basesOf(patterns, endpoint).some((base) =>
+    ["", "/{id}", "/{id}/rotate"].some((rest) => isReached(`${base}/me/tokens${rest}`, patterns)),
+  );
+}
+
+function accessOf({ access }: RouteConfig): readonly string[] {
+  return access === "public" ? [] : access;
+}
+
 async function makeDocs(route: RouteConfig, strategy: string, parts: Parts): Promise<Surface> {
   tokensOf(route, strategy, parts);
   const { docsSurface } = await import("./token-api/docs-surface.ts");
-  const documented = parts.config.routes.filter(
-    ({ surface }) => surface?.strategy === strategy && surface.name === "tokens",
-  );
+  const documented = parts.config.routes.filter((one) => isTokens(one, strategy));
   return docsSurface({
     patterns: route.paths,
     documented: documented.map(({ paths, methods }) => ({ patterns: paths, methods })),

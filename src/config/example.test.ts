@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { z } from "gatehouse";
 import { loadTestPlugin, plain, tempDir } from "../../test/support/config.ts";
 import { A_KEY, GOOD_CERTIFICATE } from "../../test/support/tls-fixtures.ts";
+import { bundledPlugins } from "../registry.ts";
 import { loadConfig } from "./load.ts";
 import { documentSchema } from "./schema.ts";
 import { alternatives } from "./schema-walk.ts";
@@ -16,8 +17,10 @@ afterAll(directory.remove);
 /** Strategies have their own tests; here their settings are anything. */
 const anything = { ...plain, config: z.looseObject({}) };
 /** What the references in it lead to. */
-const SECRETS = { API_KEY: "x", VALKEY_PASSWORD: "x" };
-const NAMES = ["bearer-sqlite", "static-env", "./my-strategy.ts"];
+const SECRETS = { API_KEY: "x", VALKEY_PASSWORD: "x", TOKEN_SALT: "5a".repeat(32) };
+/** Their settings are parsed by themselves, below. */
+const BUNDLED = ["bearer-sqlite", "static-env", "nip98", "valkey-hash", "oidc"];
+const NAMES = [...BUNDLED, "./my-strategy.ts"];
 
 function load(text: string, env: Record<string, string> = {}) {
   return loadConfig({
@@ -60,6 +63,19 @@ test("every key of the schema is in it", async () => {
     (path) => !present(written, path.split(".")),
   );
   expect(missing).toEqual([]);
+});
+
+test("the strategies that are shown are parts of the executable, with settings that they take", async () => {
+  const { config } = await load(uncommented(), SECRETS);
+  const shown = config?.strategies.filter(({ use }) => !use.startsWith("./")) ?? [];
+  expect(shown.map(({ use }) => use).toSorted()).toEqual(BUNDLED.toSorted());
+  for (const { use, settings } of shown) {
+    const written = JSON.stringify(settings).replace("${env:TOKEN_SALT}", SECRETS.TOKEN_SALT);
+    const parsed = bundledPlugins
+      .find(({ name }) => name === use)
+      ?.config.safeParse(JSON.parse(written));
+    expect([use, parsed?.error?.issues ?? []]).toEqual([use, []]);
+  }
 });
 
 test("the other two ways to a Valkey are shown, and right", async () => {

@@ -15,6 +15,12 @@ interface Setting {
   readonly reference: string;
 }
 
+/** Where settings are. */
+interface Sources {
+  readonly env: ServeSources["env"];
+  readonly file: SettingsFile;
+}
+
 /** Looks a setting up by its variable and its key in the file; blank counts as not set. */
 type Look = (variable: string | null, key: string) => Setting | null;
 
@@ -46,7 +52,7 @@ export function serveForwardAuth(sources: ServeSources): ServeDocument {
     },
     strategies: {
       tokens: { use: "valkey-hash", ...valkeyOf(look, trouble), salt: saltOf(look, trouble) },
-      login: loginOf(look, file, trouble),
+      login: loginOf(look, { env, file }, trouble),
       site: siteOf(look, cwd, trouble),
     },
     routes: [
@@ -165,20 +171,19 @@ function withPort(host: string): string {
 
 function loginOf(
   look: Look,
-  file: SettingsFile,
+  { env, file }: Sources,
   trouble: Trouble,
 ): Readonly<Record<string, unknown>> {
   const issuer = look("OAUTH_ISSUER_URL", "oauth.issuer_url")?.value;
   if (issuer === undefined)
     trouble.problems.push("OAUTH_ISSUER_URL is not set: the issuer of the logins");
   const jwks = look("OAUTH_JWKS_URL", "oauth.jwks_url")?.value;
-  const audiences = listOf(look, file);
+  const audiences = audiencesOf(look, file, trouble);
   if (audiences.length === 0) {
     trouble.notes.push(
       "OAUTH_AUDIENCES is not set: tokens that the issuer made for any other service are accepted as logins, as in the original",
     );
   }
-  const admin = look("OAUTH_ADMIN_GROUP", "oauth.admin.group")?.value ?? "admin";
   const seconds = Number(
     look("OAUTH_JWKS_REFRESH_SECS", "oauth.jwks_refresh_interval_secs")?.value ?? "300",
   );
@@ -186,26 +191,41 @@ function loginOf(
     trouble.problems.push("OAUTH_JWKS_REFRESH_SECS is not a number of seconds from 1 on");
   }
   const isExact = look("OAUTH_ADMIN_CASE_SENSITIVE", "oauth.admin.group_case_sensitive");
+  const named = (variable: string, key: string, otherwise: string): string => {
+    if (isBlank(env[variable] ?? at(file.values, key))) {
+      trouble.problems.push(`${variable} (${key}) is blank; leave it out for ${otherwise}`);
+    }
+    return look(variable, key)?.value ?? otherwise;
+  };
   return {
     use: "oidc",
     issuer: issuer ?? "",
     ...(jwks === undefined ? {} : { jwks_url: jwks }),
     audience: audiences.length === 0 ? "any" : audiences,
-    subject_claim: look("OAUTH_SUBJECT_CLAIM", "oauth.claims.subject")?.value ?? "sub",
-    groups_claim: look("OAUTH_GROUPS_CLAIM", "oauth.claims.groups")?.value ?? "groups",
+    subject_claim: named("OAUTH_SUBJECT_CLAIM", "oauth.claims.subject", "sub"),
+    groups_claim: named("OAUTH_GROUPS_CLAIM", "oauth.claims.groups", "groups"),
     groups_split: true,
-    admin_group: admin,
-    admin_group_case_sensitive: isYes(isExact?.value),
+    admin_group: named("OAUTH_ADMIN_GROUP", "oauth.admin.group", "admin"),
+    admin_group_case_sensitive: yesOrNo("OAUTH_ADMIN_CASE_SENSITIVE", isExact?.value, trouble),
     refresh: `${seconds}s`,
   };
 }
 
-/** The original has no variable for them. */
-function listOf(look: Look, file: SettingsFile): readonly string[] {
+/** Said, and nothing said with it: whoever means to switch something off must not get its default. */
+function isBlank(said: unknown): boolean {
+  return typeof said === "string" && said.trim() === "";
+}
+
+/** The original has no variable for them. What was meant to be a list must not become none, which is any. */
+function audiencesOf(look: Look, file: SettingsFile, trouble: Trouble): readonly string[] {
   const variable = look("OAUTH_AUDIENCES", "oauth.audiences");
-  if (variable !== null) return split(variable.value);
   const written = at(file.values, "oauth.audiences");
-  return Array.isArray(written) ? written.filter((one) => typeof one === "string") : [];
+  const isList = variable === null && Array.isArray(written);
+  const given: readonly unknown[] = isList ? written : split(variable?.value ?? "");
+  const audiences = given.filter((one) => typeof one === "string" && one.trim() !== "") as string[];
+  const isOdd = audiences.length < given.length || (variable !== null && given.length === 0);
+  if (isOdd) trouble.problems.push("OAUTH_AUDIENCES (oauth.audiences) is no list of audiences");
+  return audiences;
 }
 
 function originsOf(
@@ -213,7 +233,8 @@ function originsOf(
   file: SettingsFile,
   trouble: Trouble,
 ): readonly string[] {
-  const isOn = isYes(env.CORS_ENABLED ?? String(at(file.values, "cors.enabled") ?? ""));
+  const said = env.CORS_ENABLED ?? String(at(file.values, "cors.enabled") ?? "");
+  const isOn = yesOrNo("CORS_ENABLED", said, trouble);
   if (!isOn) return [];
   const written = at(file.values, "cors.allow_origins");
   const origins =
@@ -270,6 +291,12 @@ function split(text: string): readonly string[] {
   return text.split(",").flatMap((one) => one.trim() || []);
 }
 
-function isYes(text: string | undefined): boolean {
-  return /^(?:1|true|yes|on)$/i.test(text ?? "");
+/** Blank is no, as not said. A word that is neither must not be taken for the one that was not meant. */
+function yesOrNo(variable: string, text: string | undefined, trouble: Trouble): boolean {
+  const word = (text ?? "").trim().toLowerCase();
+  const isYes = ["1", "true", "yes", "on"].includes(word);
+  if (!isYes && !["", "0", "false", "no", "off"].includes(word)) {
+    trouble.problems.push(`${variable} is neither true nor false`);
+  }
+  return isYes;
 }

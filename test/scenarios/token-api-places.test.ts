@@ -87,6 +87,9 @@ describeBoth("the token API in several places", (start) => {
   - match: { path: /read/me/tokens, methods: [GET] }
     access: [who]
     surface: team.tokens
+  - match: { path: /staff-only/** }
+    access: [staff]
+    surface: team.tokens
   - match: { path: /help/** }
     access: public
     surface: team.docs
@@ -130,6 +133,24 @@ describeBoth("the token API in several places", (start) => {
     }
   });
 
+  test("the same id from another strategy is somebody else, also where only that one is asked", async () => {
+    const { body: hers } = await request(gateway, "POST /gate/keys/me/tokens", who("carol"));
+    const listed = await request(gateway, "GET /staff-only/me/tokens", staff("carol"));
+    expect([listed.status, listed.body]).toEqual([200, []]);
+    const { body: made } = await request(gateway, "POST /staff-only/me/tokens", staff("carol"));
+    expect(made.sub).toBe("staff:carol");
+    for (const line of [
+      `DELETE /staff-only/me/tokens/${hers.id}`,
+      `GET /staff-only/me/tokens/${hers.id}`,
+    ]) {
+      expect([line, (await request(gateway, line, staff("carol"))).status]).toEqual([line, 404]);
+    }
+    const own = await request(gateway, "GET /gate/keys/me/tokens", who("carol"));
+    expect(own.body.map(({ id }: { id: string }) => id)).toEqual([hers.id]);
+    const pretender = await request(gateway, "GET /read/me/tokens", who("staff:carol"));
+    expect([pretender.status, pretender.body.reason]).toEqual([403, "subject_ambiguous"]);
+  });
+
   test("the document has what is mounted, where it is", async () => {
     const { body, headers } = await request(gateway, "GET /help/openapi.json", {});
     expect(headers.get("content-type")).toBe("application/json");
@@ -141,7 +162,7 @@ describeBoth("the token API in several places", (start) => {
     expect(paths).toContain("/gate/keys/tokens");
     expect(paths).not.toContain("/gate/keys/tokens/{id}");
     expect(Object.keys(body.paths["/read/me/tokens"])).toEqual(["get"]);
-    for (const path of paths) expect(path).toMatch(/^\/(gate\/keys|read)\//);
+    for (const path of paths) expect(path).toMatch(/^\/(gate\/keys|read|staff-only)\//);
   });
 
   test("the page is whole as it comes, and names its own style", async () => {

@@ -96,6 +96,17 @@ describe(`rusty-valkey-forward-auth${valkeyMissing === null ? "" : ` (skipped: $
       expect(response.headers.get("x-authenticated-token-id")).toBe(hashOf(token));
       expect(await response.text()).toBe("");
     }
+    // Some proxies ask with the method of the request, and Envoy with a body if it is told to.
+    for (const method of ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"]) {
+      const asked = { method, headers: { authorization: `Bearer ${token}` } };
+      const body = ["POST", "PUT"].includes(method) ? { body: "of the request" } : {};
+      const response = await fetch(`${running.url}/forward-auth`, { ...asked, ...body });
+      expect([method, response.status, response.headers.get("x-authenticated-user")]).toEqual([
+        method,
+        204,
+        "alice",
+      ]);
+    }
     await client.del(`auth:token:${hashOf(token)}`);
     expect((await ask(`Bearer ${token}`)).status).toBe(401);
     client.disconnect();
@@ -269,6 +280,11 @@ describe("rusty-valkey-forward-auth refuses to start", () => {
     ["with another kind of URL", { VALKEY_URL: "http://127.0.0.1" }, "VALKEY_URL is none of"],
     ["with CORS for nobody", { CORS_ENABLED: "true" }, "CORS_ALLOW_ORIGINS is empty"],
     ["with a refresh of nothing", { OAUTH_JWKS_REFRESH_SECS: "0" }, "OAUTH_JWKS_REFRESH_SECS"],
+    ["with a blank admin group", { OAUTH_ADMIN_GROUP: "" }, "OAUTH_ADMIN_GROUP"],
+    ["with a blank claim", { OAUTH_GROUPS_CLAIM: " " }, "OAUTH_GROUPS_CLAIM"],
+    ["with audiences that are none", { OAUTH_AUDIENCES: " , " }, "OAUTH_AUDIENCES"],
+    ["with a word for yes or no", { OAUTH_ADMIN_CASE_SENSITIVE: "ture" }, "neither true nor"],
+    ["with another one", { CORS_ENABLED: "ja" }, "CORS_ENABLED is neither"],
     ["without its settings", { CONFIG_FILE: "nope.toml" }, "cannot be read: ENOENT"],
     ["without its page", { FRONTEND_DOCS_HTML_FILE: "nope.html" }, "FRONTEND_DOCS_HTML_FILE"],
   ])("%s", async (_, env, said) => {
@@ -276,6 +292,17 @@ describe("rusty-valkey-forward-auth refuses to start", () => {
     expect([code, stdout]).toEqual([78, ""]);
     expect(stderr).toContain(said);
     expect(stderr).not.toContain("canary77");
+  });
+
+  test.each([
+    ["audiences that are no texts", "[oauth]\naudiences = [1, 2]", "oauth.audiences"],
+    ["a blank admin group", '[oauth.admin]\ngroup = ""', "oauth.admin.group"],
+  ])("with %s in its settings", async (_, toml, said) => {
+    const cwd = scratch();
+    writeFileSync(join(cwd, "settings.toml"), toml, { mode: 0o600 });
+    const { code, stderr } = await runBinary(PRESET, { cwd, env: good });
+    expect(code).toBe(78);
+    expect(stderr).toContain(said);
   });
 
   test("when Valkey is not there", async () => {

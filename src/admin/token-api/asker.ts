@@ -12,7 +12,7 @@ import { Problem } from "../answers.ts";
 export interface Strategies {
   /** Whose tokens these are. */
   readonly keeper: string;
-  /** The route's `access`, in its order. */
+  /** What `access` says on the routes of these tokens that are for own ones, in their order, and on this one. */
   readonly access: readonly string[];
 }
 
