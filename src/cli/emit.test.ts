@@ -100,6 +100,11 @@ describe("a snippet", () => {
     await run("caddy", { gateway, upstream: "http://[::1]:9000" });
     expect(out).toContain("forward_auth https://gate.example.com:8443 {");
     expect(out).toContain("reverse_proxy [::1]:9000 {");
+    for (const where of [gateway, "http://127.0.0.1:8123", "unix:/run/gate.sock"]) {
+      await run("caddy", { gateway: where });
+      // A kept connection may be one to the application, which would answer the question.
+      expect(out).toMatch(/forward_auth [^}]*transport http \{\s+keepalive off\s+\}/);
+    }
     await run("traefik", { gateway });
     expect(out).toContain("address: https://gate.example.com:8443/auth/traefik");
     await run("envoy", { gateway });

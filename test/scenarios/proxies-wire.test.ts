@@ -177,6 +177,27 @@ function suite(front: ProxyName): void {
     expect(reached).toBeGreaterThan(20);
   });
 
+  test("very many at once: every question is answered by the gateway, none by the application", async () => {
+    const statuses = new Map<string, number>();
+    const client = async (): Promise<void> => {
+      const wire = await openRaw(chain.address);
+      for (let count = 0; count < 100; count++) {
+        const lines = count % 2 === 0 ? "" : bearer(OPS);
+        wire.send(`GET /v1/x HTTP/1.1\r\nHost: app.example.com\r\n${lines}\r\n`);
+        const isWhole = (text: string) =>
+          /(?:ok|\}\n?)$/.test(text) && text.split("HTTP/1.1 ").length > count + 1;
+        const { statuses: got } = await wire.read({ until: isWhole });
+        const key = `${lines === "" ? "nobody" : "ops"} ${got[count]}`;
+        statuses.set(key, (statuses.get(key) ?? 0) + 1);
+      }
+      wire.kill();
+    };
+    await Promise.all(Array.from({ length: 64 }, client));
+    expect(Object.fromEntries(statuses)).toEqual({ "nobody 401": 3200, "ops 200": 3200 });
+    expect(chain.upstream.seen.filter(({ line }) => line !== "GET /v1/x HTTP/1.1")).toEqual([]);
+    expect(chain.upstream.seen.filter(({ head }) => head.includes(OPS))).toEqual([]);
+  });
+
   test("odd request lines and heads", async () => {
     const host = "Host: app.example.com\r\n";
     const heads = [
