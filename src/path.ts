@@ -105,7 +105,7 @@ function rewritten(text: string): string[] {
   if (text.includes(";")) found.push(text.replace(/;[^/\\]*/g, ""));
   if (text.includes("\\")) found.push(text.replaceAll("\\", "/"));
   // Windows drops blanks at the end of a segment and may then find dots.
-  if (text.includes(" ")) found.push(text.replace(/ +(?=\/|$)/g, ""));
+  if (text.includes(" ")) found.push(eachEnd(text, (segment) => cutEnd(segment, [" "])));
   // And dots, so that of a segment of nothing else nothing is left; the dots after it then take away another one.
   if (DOTS_ALONE.test(text)) found.push(text.replaceAll(DOTS_ALONE_ALL, "/"));
   // As a reference to be resolved, `//host/path` is the path of another host (RFC 3986 section 4.2).
@@ -150,9 +150,25 @@ function resolveDots(text: string): string {
  * (Express, IIS, file systems). Compared with patterns folded in the same way.
  */
 export function foldPath(path: string): string {
-  const trimmed = path.toLowerCase().replace(/(?:[. ]|%20|%2e)+(?=\/|$)/g, "");
-  const folded = mergeSlashes(trimmed);
+  const folded = mergeSlashes(eachEnd(path.toLowerCase(), (segment) => cutEnd(segment, IGNORED)));
   return folded.length > 1 && folded.endsWith("/") ? folded.slice(0, -1) : folded;
+}
+
+/** What file systems and frameworks leave away at the end of a name. */
+const IGNORED = [".", " ", "%20", "%2e"];
+
+function eachEnd(path: string, cut: (segment: string) => string): string {
+  return path.split("/").map(cut).join("/");
+}
+
+/** Without any of `ends` at its end. A regular expression would look at a row of blanks once for each of them. */
+function cutEnd(segment: string, ends: readonly string[]): string {
+  let length = segment.length;
+  for (;;) {
+    const end = ends.find((one) => segment.endsWith(one, length));
+    if (end === undefined) return length === segment.length ? segment : segment.slice(0, length);
+    length -= end.length;
+  }
 }
 
 /** Whether folding changes anything about a path. */

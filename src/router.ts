@@ -122,8 +122,12 @@ function fits(matchers: readonly Matcher[], text: string): boolean {
 function hostOf(authority: string): string {
   const colon = authority.lastIndexOf(":");
   const host = colon === -1 || authority.endsWith("]") ? authority : authority.slice(0, colon);
-  return host.endsWith(".") ? host.replace(/\.+$/, "") : host;
+  let end = host.length;
+  while (host.charCodeAt(end - 1) === DOT) end -= 1;
+  return host.slice(0, end);
 }
+
+const DOT = 0x2e;
 
 function hostMatcher(pattern: string): Matcher {
   if (!pattern.startsWith("*.")) return (host) => host === pattern;
@@ -140,6 +144,9 @@ export function pathMatcher(pattern: string): Matcher {
     const below = `${prefix}/`;
     return (path) => path === prefix || path.startsWith(below);
   }
+  if (pattern.split("/").filter((segment) => segment === "**").length > 1) {
+    return segmentMatcher(pattern);
+  }
   const source = pattern
     .split("/")
     .slice(1)
@@ -150,4 +157,35 @@ export function pathMatcher(pattern: string): Matcher {
     .join("");
   const form = new RegExp(`^${source}$`);
   return (path) => form.test(path);
+}
+
+/**
+ * The same for a pattern with more than one `**`, for which an expression would try every way to share out a long path
+ * among them. Here only the last one that was met can take more.
+ */
+function segmentMatcher(pattern: string): Matcher {
+  const wanted = pattern.split("/").slice(1);
+  return (path) => {
+    const segments = path.split("/").slice(1);
+    let next = 0;
+    let open: { readonly next: number; taken: number } | null = null;
+    for (let at = 0; at < segments.length; ) {
+      const segment = segments[at];
+      const want = wanted[next];
+      if (want === "**") {
+        next += 1;
+        open = { next, taken: at };
+      } else if (want === segment || (want === "*" && segment !== "")) {
+        next += 1;
+        at += 1;
+      } else if (open === null) {
+        return false;
+      } else {
+        open.taken += 1;
+        next = open.next;
+        at = open.taken;
+      }
+    }
+    return wanted.slice(next).every((want) => want === "**");
+  };
 }

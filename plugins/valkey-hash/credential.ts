@@ -19,10 +19,17 @@ const STRICT = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 export function readToken(request: AuthRequest, sources: Sources): FoundCredential {
   if (sources.basic) {
     const lines = request.headers.all("authorization");
-    const encoded = /^[ \t]*basic(?:[ \t]+(.*?))?[ \t]*$/i.exec(lines[0] ?? "");
-    if (lines.length === 1 && encoded !== null) return fromBasic(encoded[1] ?? "");
+    const encoded = /^[ \t]*basic(?:[ \t]+(.*))?$/i.exec(lines[0] ?? "");
+    if (lines.length === 1 && encoded !== null) return fromBasic(beforeBlanks(encoded[1] ?? ""));
   }
   return readCredential(request, sources.header === undefined ? {} : { header: sources.header });
+}
+
+/** An expression that looks for blanks at the end would look at each row of them once for each blank. */
+function beforeBlanks(text: string): string {
+  let end = text.length;
+  while (text[end - 1] === " " || text[end - 1] === "\t") end -= 1;
+  return text.slice(0, end);
 }
 
 /**
