@@ -7,10 +7,12 @@ import type { AuthRequest } from "./contract/request.ts";
 
 const silent = {
   name: "silent",
+  plugin: { name: "silent" },
   instance: { authenticate: () => new Promise<Outcome>(() => {}) },
 };
 const open = {
   name: "open",
+  plugin: { name: "open" },
   instance: { authenticate: () => ({ outcome: "accept", identity: { id: "x" } }) as const },
 };
 

@@ -17,6 +17,7 @@ import type { AuthRequest } from "./contract/request.ts";
 /** A strategy as a route names it. */
 export interface NamedStrategy {
   readonly name: string;
+  readonly plugin: { readonly name: string };
   readonly instance: StrategyInstance;
 }
 

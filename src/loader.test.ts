@@ -118,6 +118,19 @@ describe("an external file", () => {
     expect((await load("./mine.ts", null, directory)).name).toBe("other");
   });
 
+  test("whose companion has changed is refused while the process keeps the old one", async () => {
+    write("mine.ts", `import { word } from "./word.ts";\n${source({ name: "word" })}`);
+    write("word.ts", 'export const word = "first";');
+    expect((await load("./mine.ts", null, directory)).name).toBe("first");
+    write("word.ts", 'export const word = "second";');
+    load = pluginLoader([]);
+    const { message, hint } = await refusal("./mine.ts");
+    expect(message).toContain("word.ts, which a plugin file imports, has changed");
+    expect(hint).toBe("Restart the gateway.");
+    write("word.ts", 'export const word = "first";');
+    expect((await load("./mine.ts", null, directory)).name).toBe("first");
+  });
+
   test("may be reached by a symbolic link, and the file it leads to is what counts", async () => {
     mkdirSync(join(directory, "real"), { mode: 0o755 });
     write("real/mine.ts", source());

@@ -5,6 +5,7 @@
  * asks for the file, so a file that changes after the check cannot slip in. Files that a plugin imports from
  * its own directory (or below) pass the same ownership checks; the pin covers the plugin's file alone.
  */
+import { existsSync } from "node:fs";
 import { extname, resolve } from "node:path";
 import { closest } from "./config/suggest.ts";
 import * as contract from "./contract/gatehouse.ts";
@@ -118,16 +119,20 @@ function pluginOf(module: Readonly<Record<string, unknown>>, path: string): Plug
 }
 
 /*
- * The module loader of the process is one of a kind, and so is what it was told: these three are the state of
+ * The module loader of the process is one of a kind, and so is what it was told: these are the state of
  * the runtime's module registry, not of this file.
  */
 let isContractRegistered = false;
 const servedDirectories = new Set<string>();
 const checkedSources = new Map<string, PluginFile>();
+/** SHA-256 by path of what plugin files import: the registry keeps each as it was first. */
+const importedFiles = new Map<string, string>();
 
 async function importChecked(file: PluginFile): Promise<Readonly<Record<string, unknown>>> {
   registerContract();
-  serveDirectory(file.path.slice(0, file.path.lastIndexOf("/") + 1));
+  const directory = file.path.slice(0, file.path.lastIndexOf("/") + 1);
+  refuseStale(directory);
+  serveDirectory(directory);
   // The hash makes it another module when the content is another, so a changed file is loaded anew.
   const specifier = `${file.path}?sha256=${file.sha256}`;
   checkedSources.set(specifier, file);
@@ -137,6 +142,19 @@ async function importChecked(file: PluginFile): Promise<Readonly<Record<string, 
     throw importFailure(error, file.path);
   } finally {
     checkedSources.delete(specifier);
+  }
+}
+
+/** A plugin would get a file beside it as it was when this process first loaded it. */
+function refuseStale(directory: string): void {
+  for (const [path, sha256] of importedFiles) {
+    if (!path.startsWith(directory) || !existsSync(path)) continue;
+    if (readPluginFile(path).sha256 === sha256) continue;
+    throw new OperatorError(
+      EXIT.config,
+      `${path}, which a plugin file imports, has changed, and a running gateway keeps it as it was`,
+      "Restart the gateway.",
+    );
   }
 }
 
@@ -161,7 +179,9 @@ function serveDirectory(directory: string): void {
     name: "gatehouse-plugin-files",
     setup(build) {
       build.onLoad({ filter: new RegExp(`^${literal}.+\\.[cm]?[jt]sx?(\\?.*)?$`) }, ({ path }) => {
-        const file = checkedSources.get(path) ?? readPluginFile(path.replace(/\?.*$/, ""));
+        const checked = checkedSources.get(path);
+        const file = checked ?? readPluginFile(path.replace(/\?.*$/, ""));
+        if (checked === undefined) importedFiles.set(file.path, file.sha256);
         return { contents: file.bytes, loader: loaderOf(file.path) };
       });
     },

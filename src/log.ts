@@ -42,6 +42,22 @@ export function createLog(options: {
   return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
 }
 
+/** A log that those who hold it need not be given again when it is made anew, with another level or format. */
+export function replaceableLog(first: Log): { readonly log: Log; replace(next: Log): void } {
+  let current = first;
+  return {
+    log: {
+      debug: (event, fields) => current.debug(event, fields),
+      info: (event, fields) => current.info(event, fields),
+      warn: (event, fields) => current.warn(event, fields),
+      error: (event, fields) => current.error(event, fields),
+    },
+    replace(next) {
+      current = next;
+    },
+  };
+}
+
 /** JSON leaves C1 controls and bidirectional marks as they are; terminals and readers do not. */
 function escapeUnsafe(line: string): string {
   return line.replace(

@@ -34,7 +34,11 @@ function end(code: number): never {
 async function context(): Promise<CliContext> {
   // Loaded here and not at the top: `version` and `help` need none of it and start in half the time.
   const { bundledPlugins } = await import("./registry.ts");
-  let stop: AbortSignal | undefined;
+  let stopping: Stopping | undefined;
+  const stop = (): Stopping => {
+    stopping ??= stopOnSignals();
+    return stopping;
+  };
   return {
     version: VERSION,
     plugins: bundledPlugins,
@@ -48,14 +52,23 @@ async function context(): Promise<CliContext> {
     readStdin: () => Bun.stdin.text(),
     // A command that never asks for this keeps the default: a signal ends it at once.
     get stop(): AbortSignal {
-      stop ??= stopOnSignals();
-      return stop;
+      return stop().signal;
+    },
+    onReload(listener) {
+      const terminals = [0, 1, 2].filter((fd) => isatty(fd));
+      const isGone = (): boolean => terminals.some((fd) => !isatty(fd));
+      process.on("SIGHUP", () => (isGone() ? stop().ask() : listener()));
     },
   };
 }
 
+interface Stopping {
+  readonly signal: AbortSignal;
+  ask(): void;
+}
+
 /** The first SIGTERM or SIGINT asks, the second one insists. */
-function stopOnSignals(): AbortSignal {
+function stopOnSignals(): Stopping {
   const controller = new AbortController();
   let askedAtMs = 0;
   const onSignal = (exitCode: number) => () => {
@@ -68,7 +81,7 @@ function stopOnSignals(): AbortSignal {
   };
   process.on("SIGINT", onSignal(130));
   process.on("SIGTERM", onSignal(143));
-  return controller.signal;
+  return { signal: controller.signal, ask: () => controller.abort() };
 }
 
 /** Says what went wrong; returns the exit code. */

@@ -1,15 +1,18 @@
 /**
- * Talking to the service manager that started this process (sd_notify(3)): ready, status, stopping, watchdog.
+ * Talking to the service manager that started this process (sd_notify(3)): ready, reloading, stopping, watchdog.
  *
  * Invariant: a notification never blocks and never throws; without NOTIFY_SOCKET nothing is loaded, and once the
  * socket was taken no child process can find it in the environment.
  */
 import { errorMessage } from "./errors.ts";
+import { openLibc } from "./libc.ts";
 
 /** What the service manager is told. */
 export interface Notifier {
   /** The listeners accept. `status` is one line. */
   ready(status: string): void;
+  /** The configuration is read anew; {@link ready} says that it is over, whatever came of it. */
+  reloading(): void;
   /** No new connections; what is open is finished. */
   stopping(status: string): void;
   /**
@@ -36,6 +39,7 @@ const SEND_FLAGS = 0x40 | 0x4000;
 /** The manager's queue may be full for a moment when many services start at once. */
 const TRIES = 20;
 const RETRY_MS = 50;
+const CLOCK_MONOTONIC = 1;
 const MAX_TIMER_MS = 2_147_483_647;
 
 /**
@@ -82,44 +86,36 @@ function socketAddress(path: string): Uint8Array<ArrayBuffer> | null {
 interface Datagram {
   /** Whether it was taken. */
   send(text: string): boolean;
+  /** CLOCK_MONOTONIC in microseconds; the runtime's own clocks count from the start of the process. */
+  monotonicUsec(): bigint;
   close(): void;
 }
 
 /** Neither Bun nor node:dgram has unix datagram sockets, so this asks the C library. */
 async function openDatagram(address: Uint8Array<ArrayBuffer>): Promise<Datagram> {
-  const { dlopen } = await import("bun:ffi");
-  const machine = process.arch === "arm64" ? "aarch64" : "x86_64";
-  const libc = firstOf(["libc.so.6", `libc.musl-${machine}.so.1`], (name) =>
-    dlopen(name, {
-      socket: { args: ["i32", "i32", "i32"], returns: "i32" },
-      sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
-      close: { args: ["i32"], returns: "i32" },
-    }),
-  );
-  const fd = libc.symbols.socket(AF_UNIX, DATAGRAM, 0);
+  const libc = await openLibc({
+    socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+    sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
+    close: { args: ["i32"], returns: "i32" },
+    clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
+  });
+  const fd = libc.socket(AF_UNIX, DATAGRAM, 0);
   if (fd < 0) throw new Error("cannot open a unix datagram socket");
   return {
     send(text) {
       const bytes = Buffer.from(text);
       const { length } = bytes;
-      const sent = libc.symbols.sendto(fd, bytes, length, SEND_FLAGS, address, address.length);
+      const sent = libc.sendto(fd, bytes, length, SEND_FLAGS, address, address.length);
       return Number(sent) === length;
     },
-    close: () => void libc.symbols.close(fd),
+    monotonicUsec() {
+      const time = new BigInt64Array(2);
+      libc.clock_gettime(CLOCK_MONOTONIC, time);
+      const [seconds = 0n, nanoseconds = 0n] = time;
+      return seconds * 1_000_000n + nanoseconds / 1000n;
+    },
+    close: () => void libc.close(fd),
   };
-}
-
-/** @throws what the first of `names` threw when none works */
-function firstOf<Value>(names: readonly string[], open: (name: string) => Value): Value {
-  let first: unknown;
-  for (const name of names) {
-    try {
-      return open(name);
-    } catch (error) {
-      first ??= error;
-    }
-  }
-  throw first;
 }
 
 function createNotifier(socket: Datagram, pingMs: number | null): Notifier {
@@ -140,6 +136,7 @@ function createNotifier(socket: Datagram, pingMs: number | null): Notifier {
   };
   return {
     ready: (status) => tell(["READY=1", `MAINPID=${process.pid}`, statusLine(status)]),
+    reloading: () => tell(["RELOADING=1", `MONOTONIC_USEC=${socket.monotonicUsec()}`]),
     stopping: (status) => tell(["STOPPING=1", statusLine(status)]),
     watch(trouble, onSilence) {
       if (pingMs === null) return;

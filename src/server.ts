@@ -4,22 +4,22 @@
  * Invariant: what a client says about itself (X-Forwarded-*, X-Request-Id) is believed only when the peer is in
  * `server.trusted_proxies`; the list is empty by default and the address is walked from the right.
  */
-import { chmodSync, readFileSync, rmSync, statSync } from "node:fs";
 import { BlockList, isIP } from "node:net";
-import { createSecureContext } from "node:tls";
-import type { ListenAddress, ServerConfig, TlsPair, TrustedPeer } from "./config/model.ts";
-import { EXIT, errorCode, errorMessage, OperatorError } from "./errors.ts";
+import { isDeepStrictEqual } from "node:util";
+import type { ListenAddress, ServerConfig, TrustedPeer } from "./config/model.ts";
+import { EXIT, OperatorError } from "./errors.ts";
+import { bindTcp, bindUnix, type Listener, openDuplicate } from "./listener.ts";
+import { type ListenerTls, listenerTls } from "./listener-tls.ts";
 import type { Origin } from "./request-view.ts";
+import { until } from "./until.ts";
 import type { Exchange, ExchangeHandler, Peer } from "./wire/exchange.ts";
 import { listMembers, onlyValue } from "./wire/fields.ts";
-import { type ConnectionLimits, ServerConnection } from "./wire/server-connection.ts";
 import {
-  NOBODY,
-  type OwnedSocket,
-  ownedSocketHandlers,
-  probePeer,
-  type SocketOwner,
-} from "./wire/socket.ts";
+  type ConnectionLimits,
+  type ConnectionSettings,
+  ServerConnection,
+} from "./wire/server-connection.ts";
+import { NOBODY, type OwnedSocket, probePeer } from "./wire/socket.ts";
 
 /** How often deadlines of client connections are looked at. */
 const TICK_MS = 250;
@@ -35,8 +35,48 @@ export interface Server {
   /** `127.0.0.1:8008`, `[::1]:8008` or `unix:/path`, with the port that was really bound. */
   readonly addresses: readonly string[];
   readonly connectionCount: number;
+  /**
+   * Goes over to other settings and another handler in one step: addresses that stay are not touched, open
+   * connections live on and their next request is for the new handler. Who came by an address that is gone may finish.
+   * @throws OperatorError as {@link listen}; nothing has changed then
+   */
+  change(config: ServerConfig, handler: ExchangeHandler): Promise<Changed>;
   /** Stops accepting and lets connections finish; resolves when all are gone or the deadline has passed. */
   drain(deadlineMs: number): Promise<void>;
+}
+
+/** What a change did. */
+export interface Changed {
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+  /** Resolves when the handler before has given its last reply. */
+  readonly handedOver: Promise<void>;
+}
+
+/** One address of the configuration, and who came by it. */
+interface Door {
+  readonly wanted: ListenAddress;
+  readonly connections: Set<ServerConnection>;
+  listener: Listener | null;
+  /** Of its certificates; empty: none. */
+  fingerprint: string;
+  /** Nobody gets in before the configuration that opens it holds. */
+  isOpen: boolean;
+}
+
+/** A listener that takes another one's place on the same socket. */
+interface Successor {
+  readonly door: Door;
+  readonly before: Listener;
+  readonly listener: Listener;
+}
+
+/** What holds at the moment; connections look here for each request. */
+interface Serving extends ConnectionSettings {
+  handler: ExchangeHandler;
+  limits: ConnectionLimits;
+  maxConnections: number;
+  isTrusted: (address: string, isUnix: boolean) => boolean;
 }
 
 /**
@@ -44,65 +84,209 @@ export interface Server {
  * @throws OperatorError when an address is taken or not allowed, or TLS files cannot be used
  */
 export async function listen(config: ServerConfig, handler: ExchangeHandler): Promise<Server> {
-  const connections = new Set<ServerConnection>();
-  const limits = connectionLimits(config);
-  let handled = 0;
-  const counted: ExchangeHandler = {
-    handle(exchange) {
-      handled += 1;
-      return handler.handle(exchange);
-    },
-    refuse: (refusal, peer) => handler.refuse(refusal, peer),
-  };
-  const isTrusted = trustCheck(config.trustedProxies);
-  const accept = (socket: OwnedSocket, isUnix: boolean, isSecure: boolean): void => {
-    if (connections.size >= config.limits.maxConnections) {
-      socket.data = NOBODY;
-      socket.terminate();
-      return;
-    }
-    if (!isUnix) probePeer(socket);
-    const address = isUnix ? "" : plainAddress(socket.remoteAddress);
-    const peer: Peer = { address, isUnix, isSecure, isTrusted: isTrusted(address, isUnix) };
-    const connection = new ServerConnection(socket, peer, {
-      handler: counted,
-      limits,
-      onGone: (gone) => connections.delete(gone),
-    });
-    socket.data = connection;
-    connections.add(connection);
-  };
-  const tls = config.tls.length === 0 ? null : tlsOptions(config.tls);
-  const bound: Bound[] = [];
-  try {
-    for (const address of config.listen) bound.push(await bind(address, tls, accept));
-  } catch (error) {
-    for (const listener of bound) listener.stop();
-    throw error;
-  }
-  const rest = restKeeper(() => handled);
-  const timer = setInterval(() => {
-    const nowMs = performance.now();
-    let isBusy = false;
-    for (const connection of connections) {
-      connection.tick(nowMs);
-      isBusy ||= !connection.isIdle;
-    }
-    rest(nowMs, isBusy);
-  }, TICK_MS);
+  const server = new Doors(servingFor(config, handler));
+  await server.change(config, handler);
+  return server;
+}
+
+function servingFor(config: ServerConfig, handler: ExchangeHandler): Serving {
   return {
-    addresses: bound.map((listener) => listener.address),
-    get connectionCount() {
-      return connections.size;
-    },
-    async drain(deadlineMs) {
-      for (const listener of bound) listener.stop();
-      for (const connection of connections) connection.drain();
-      await emptied(connections, deadlineMs);
-      clearInterval(timer);
-      for (const connection of connections) connection.destroy();
-    },
+    handler,
+    limits: connectionLimits(config),
+    maxConnections: config.limits.maxConnections,
+    isTrusted: trustCheck(config.trustedProxies),
   };
+}
+
+class Doors implements Server {
+  private readonly serving: Serving;
+  private readonly connections = new Set<ServerConnection>();
+  private doors: readonly Door[] = [];
+  private handled = 0;
+  private isDraining = false;
+  private readonly timer: ReturnType<typeof setInterval>;
+
+  constructor(serving: Serving) {
+    this.serving = serving;
+    const rest = restKeeper(() => this.handled);
+    this.timer = setInterval(() => {
+      const nowMs = performance.now();
+      let isBusy = false;
+      for (const connection of this.connections) {
+        connection.tick(nowMs);
+        isBusy ||= !connection.isIdle;
+      }
+      rest(nowMs, isBusy);
+    }, TICK_MS);
+  }
+
+  get addresses(): readonly string[] {
+    return this.doors.map(({ listener }) => listener?.address ?? "");
+  }
+
+  get connectionCount(): number {
+    return this.connections.size;
+  }
+
+  async change(config: ServerConfig, handler: ExchangeHandler): Promise<Changed> {
+    const before = this.doors;
+    const after = doorsFor(config.listen, before);
+    const added = after.filter((door) => !before.includes(door));
+    const removed = before.filter((door) => !after.includes(door));
+    try {
+      const tls = listenerTls(config.tls);
+      const kept = after.filter((door) => before.includes(door));
+      for (const successor of await this.open(added, kept, tls)) succeed(successor, tls);
+    } catch (error) {
+      if (before.length === 0) clearInterval(this.timer);
+      throw error;
+    }
+    for (const door of removed) close(door);
+    this.doors = after;
+    for (const door of after) door.isOpen = true;
+    return {
+      added: added.map(addressOf),
+      removed: removed.map(addressOf),
+      handedOver: this.handOver(config, handler),
+    };
+  }
+
+  /** Binds what is new and, where certificates have changed, makes successors. All or nothing. */
+  private async open(
+    added: readonly Door[],
+    kept: readonly Door[],
+    tls: ListenerTls | null,
+  ): Promise<readonly Successor[]> {
+    const others = kept.filter((door) => isOtherTls(door, tls));
+    const duplicate = others.length === 0 ? null : await openDuplicate();
+    const opened: Listener[] = [];
+    try {
+      for (const door of added) {
+        const { wanted } = door;
+        if (wanted.kind === "tcp") continue;
+        door.listener = await bindUnix(wanted.path, 0o660, this.acceptBy(door, null));
+        opened.push(door.listener);
+      }
+      if (this.isDraining) throw new OperatorError(EXIT.failure, "the gateway is stopping");
+      // From here on nothing waits, so that nobody meets a half of it.
+      for (const door of added) {
+        const { wanted } = door;
+        if (wanted.kind === "unix") continue;
+        door.listener = bindTcp(wanted, tls, this.acceptBy(door, tls));
+        door.fingerprint = tls?.fingerprint ?? "";
+        opened.push(door.listener);
+      }
+      return others.map((door) => {
+        const { listener } = door;
+        if (listener === null) throw new TypeError("a door without a listener");
+        const successor = listener.secure(tls, this.acceptBy(door, tls), duplicate);
+        opened.push(successor);
+        return { door, before: listener, listener: successor };
+      });
+    } catch (error) {
+      for (const listener of opened) listener.stop();
+      throw error;
+    }
+  }
+
+  /** Puts the settings in force; resolves when what was being decided by the handler before is. */
+  private handOver(config: ServerConfig, handler: ExchangeHandler): Promise<void> {
+    const counted: ExchangeHandler = {
+      handle: (exchange) => {
+        this.handled += 1;
+        return handler.handle(exchange);
+      },
+      refuse: (refusal, peer) => handler.refuse(refusal, peer),
+    };
+    const undecided = [...this.connections]
+      .map((connection) => ({ connection, exchange: connection.deciding }))
+      .filter(({ exchange }) => exchange !== null);
+    Object.assign(this.serving, servingFor(config, counted));
+    for (const connection of this.connections) {
+      const { address, isUnix } = connection.peer;
+      const isTrusted = this.serving.isTrusted(address, isUnix);
+      connection.peer = { ...connection.peer, isTrusted };
+    }
+    return until(
+      () => undecided.every(({ connection, exchange }) => connection.deciding !== exchange),
+      Number.POSITIVE_INFINITY,
+    );
+  }
+
+  private acceptBy(door: Door, tls: ListenerTls | null): (socket: OwnedSocket) => void {
+    const isUnix = door.wanted.kind === "unix";
+    const isSecure = tls !== null;
+    return (socket) => {
+      if (!door.isOpen || this.connections.size >= this.serving.maxConnections) {
+        socket.data = NOBODY;
+        socket.terminate();
+        return;
+      }
+      if (!isUnix) probePeer(socket);
+      const address = isUnix ? "" : plainAddress(socket.remoteAddress);
+      const isTrusted = this.serving.isTrusted(address, isUnix);
+      const peer: Peer = { address, isUnix, isSecure, isTrusted };
+      const connection = new ServerConnection(socket, peer, {
+        settings: this.serving,
+        onGone: (gone) => {
+          this.connections.delete(gone);
+          door.connections.delete(gone);
+        },
+      });
+      socket.data = connection;
+      this.connections.add(connection);
+      door.connections.add(connection);
+    };
+  }
+
+  async drain(deadlineMs: number): Promise<void> {
+    this.isDraining = true;
+    for (const door of this.doors) close(door);
+    await until(() => this.connections.size === 0, deadlineMs);
+    clearInterval(this.timer);
+    for (const connection of this.connections) connection.destroy();
+  }
+}
+
+/** In the order of the configuration; those that are there already are taken again. */
+function doorsFor(wanted: readonly ListenAddress[], before: readonly Door[]): readonly Door[] {
+  const left = [...before];
+  return wanted.map((address) => {
+    const index = left.findIndex((door) => isDeepStrictEqual(door.wanted, address));
+    const [door] = index === -1 ? [] : left.splice(index, 1);
+    return (
+      door ?? {
+        wanted: address,
+        connections: new Set(),
+        listener: null,
+        fingerprint: "",
+        isOpen: false,
+      }
+    );
+  });
+}
+
+function isOtherTls(door: Door, tls: ListenerTls | null): boolean {
+  return door.wanted.kind === "tcp" && door.fingerprint !== (tls?.fingerprint ?? "");
+}
+
+/** Connections keep the certificate that they began with, but none stays in the clear where that has ended. */
+function succeed({ door, before, listener }: Successor, tls: ListenerTls | null): void {
+  before.stop();
+  door.listener = listener;
+  door.fingerprint = tls?.fingerprint ?? "";
+  if (before.isSecure === listener.isSecure) return;
+  for (const connection of door.connections) connection.drain();
+}
+
+function close(door: Door): void {
+  door.isOpen = false;
+  door.listener?.stop();
+  for (const connection of door.connections) connection.drain();
+}
+
+function addressOf({ listener }: Door): string {
+  return listener?.address ?? "";
 }
 
 /** Collects the heap once after each burst of requests. */
@@ -122,17 +306,6 @@ function restKeeper(handled: () => number): (nowMs: number, isBusy: boolean) => 
   };
 }
 
-function emptied(connections: ReadonlySet<unknown>, deadlineMs: number): Promise<void> {
-  const endMs = performance.now() + deadlineMs;
-  return new Promise((resolve) => {
-    const look = (): void => {
-      if (connections.size === 0 || performance.now() >= endMs) resolve();
-      else setTimeout(look, 20);
-    };
-    look();
-  });
-}
-
 function connectionLimits(config: ServerConfig): ConnectionLimits {
   const { limits } = config;
   return {
@@ -142,162 +315,6 @@ function connectionLimits(config: ServerConfig): ConnectionLimits {
     sendTimeoutMs: limits.sendTimeoutMs,
     pace: { timeoutMs: limits.bodyTimeoutMs, minBytesPerSecond: limits.bodyMinBytesPerSecond },
   };
-}
-
-interface Bound {
-  readonly address: string;
-  stop(): void;
-}
-
-/** What `Bun.listen` takes for TLS. */
-interface ListenerTls {
-  readonly options: Bun.TLSOptions;
-  readonly handlers: object;
-}
-
-type Accept = (socket: OwnedSocket, isUnix: boolean, isSecure: boolean) => void;
-
-async function bind(
-  address: ListenAddress,
-  tls: ListenerTls | null,
-  accept: Accept,
-): Promise<Bound> {
-  try {
-    return address.kind === "unix"
-      ? await bindUnix(address.path, accept)
-      : bindTcp(address, tls, accept);
-  } catch (error) {
-    throw bindError(address, error);
-  }
-}
-
-function bindTcp(
-  address: { readonly host: string; readonly port: number },
-  tls: ListenerTls | null,
-  accept: Accept,
-): Bound {
-  const listener = Bun.listen<SocketOwner>({
-    hostname: address.host,
-    port: address.port,
-    // Two gateways on one port would each get half of the requests; be told instead.
-    exclusive: true,
-    allowHalfOpen: true,
-    socket: {
-      ...ownedSocketHandlers,
-      ...(tls === null ? {} : tls.handlers),
-      open: (socket) => accept(socket, false, tls !== null),
-    },
-    ...(tls === null ? {} : { tls: tls.options }),
-  });
-  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return { address: `${host}:${listener.port}`, stop: () => listener.stop() };
-}
-
-async function bindUnix(path: string, accept: Accept): Promise<Bound> {
-  await removeStaleSocket(path);
-  const listener = Bun.listen<SocketOwner>({
-    unix: path,
-    socket: { ...ownedSocketHandlers, open: (socket) => accept(socket, true, false) },
-    allowHalfOpen: true,
-  } as Bun.UnixSocketOptions<SocketOwner>);
-  // The group may connect, for instance a reverse proxy's; others may not.
-  chmodSync(path, 0o660);
-  return {
-    address: `unix:${path}`,
-    stop: () => {
-      listener.stop();
-      rmSync(path, { force: true });
-    },
-  };
-}
-
-/** A socket file that a killed process left behind is removed; one that answers, or any other file, is not. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return;
-  if (!found.isSocket())
-    throw new OperatorError(EXIT.cannotCreate, `${path} exists and is no socket`);
-  const isAlive = await new Promise<boolean>((resolve) => {
-    Bun.connect({
-      unix: path,
-      socket: {
-        open: (socket) => {
-          socket.end();
-          resolve(true);
-        },
-        data: () => {},
-        connectError: (_, error) => resolve(isSomebodyThere(error)),
-      },
-    }).catch((error: unknown) => resolve(isSomebodyThere(error)));
-  });
-  if (isAlive) throw Object.assign(new Error("in use"), { code: "EADDRINUSE" });
-  rmSync(path, { force: true });
-}
-
-/** A listener that closes at once, or lets only others in, is alive; it must not lose its socket file. */
-function isSomebodyThere(error: unknown): boolean {
-  const code = errorCode(error);
-  return code !== "ECONNREFUSED" && code !== "ENOENT";
-}
-
-function bindError(address: ListenAddress, error: unknown): Error {
-  if (error instanceof OperatorError) return error;
-  const where =
-    address.kind === "unix" ? `unix:${address.path}` : `${address.host}:${address.port}`;
-  const code = errorCode(error);
-  if (code === "EADDRINUSE") {
-    return new OperatorError(
-      EXIT.failure,
-      `cannot listen on ${where}: another program is listening there`,
-      "stop it, or choose another address with server.listen or --listen",
-    );
-  }
-  if (code === "EACCES" || code === "EPERM") {
-    return new OperatorError(
-      EXIT.permission,
-      `cannot listen on ${where}: not permitted`,
-      address.kind === "unix"
-        ? "the service user must be able to write to its directory"
-        : "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher port or grant the capability",
-    );
-  }
-  return new OperatorError(
-    EXIT.failure,
-    `cannot listen on ${where}: ${code ?? errorMessage(error)}`,
-  );
-}
-
-/**
- * TLS for a listener. Bun's `Bun.listen` takes one pair; further names are chosen in the handshake by its
- * `serverName` handler, which node:tls uses too and test/scenarios/listeners.test.ts holds to its word.
- * HTTP/1.1 is the only protocol offered: see docs/decisions/001-own-wire.md.
- */
-function tlsOptions(pairs: readonly TlsPair[]): ListenerTls {
-  const loaded = pairs.map(loadPair);
-  const first = loaded[0];
-  if (first === undefined) throw new TypeError("no TLS pair");
-  const contexts = new Map(loaded.map((pair) => [pair.name, pair.context]));
-  return {
-    options: { cert: first.cert, key: first.key, ALPNProtocols: "\x08http/1.1" },
-    handlers: {
-      serverName: (_socket: unknown, name: string): unknown => contexts.get(name.toLowerCase()),
-    },
-  };
-}
-
-/** @throws OperatorError that names the files; before anything is bound */
-function loadPair(pair: TlsPair) {
-  try {
-    const cert = readFileSync(pair.cert, "utf8");
-    const key = readFileSync(pair.key, "utf8");
-    const name = pair.name?.toLowerCase() ?? null;
-    return { name, cert, key, context: createSecureContext({ cert, key }).context };
-  } catch (error) {
-    throw new OperatorError(
-      EXIT.config,
-      `server.tls: ${pair.cert} and ${pair.key} cannot be used: ${errorCode(error) ?? errorMessage(error)}`,
-    );
-  }
 }
 
 /** `::ffff:192.0.2.1` is 192.0.2.1. */

@@ -1,7 +1,9 @@
 /**
  * Puts a gateway together from a checked config and opens its listeners.
  *
- * Invariant: everything that can fail fails before the first listener opens, and what was started is stopped again.
+ * Invariant: everything that can fail fails before the first listener opens, and what was started is stopped again. A
+ * running gateway goes over to another config as a whole or not at all; the one before is closed when its last request
+ * has been answered.
  */
 import { readFileSync } from "node:fs";
 import { createAudit } from "./audit.ts";
@@ -15,8 +17,11 @@ import { EXIT, OperatorError } from "./errors.ts";
 import type { Upstream } from "./forward.ts";
 import { createGateway } from "./gateway.ts";
 import { type RunningStrategies, startStrategies } from "./lifecycle.ts";
-import { listen, originReader } from "./server.ts";
-import { watchStreams } from "./streams.ts";
+import { restartReason } from "./restart-reason.ts";
+import { type Changed, listen, originReader } from "./server.ts";
+import { type StreamWatch, watchStreams } from "./streams.ts";
+import { until } from "./until.ts";
+import type { ExchangeHandler } from "./wire/exchange.ts";
 import { UpstreamPool } from "./wire/upstream-pool.ts";
 
 /** What a gateway is started with. */
@@ -43,9 +48,18 @@ export interface RunningGateway {
   /** `127.0.0.1:8008` or `unix:/path`, with the ports that were really bound. */
   readonly addresses: readonly string[];
   readonly strategies: RunningStrategies;
+  /**
+   * Goes over to another config. Requests that are under way end as they began; streams live on, unless their
+   * credential or strategy is gone. Not while another one is under way.
+   * @throws OperatorError with one clear line when it cannot be; then all is as before
+   */
+  reload(next: Pick<StartOptions, "config" | "loadPlugin">): Promise<Reloaded>;
   /** Stops accepting, finishes what is open up to the deadline, then closes everything. */
   stop(deadlineMs: number): Promise<void>;
 }
+
+/** What a reload did to the listeners. */
+export type Reloaded = Pick<Changed, "added" | "removed">;
 
 /** How long strategies may take to flush and close. */
 const CLOSE_MS = 5000;
@@ -54,11 +68,65 @@ const CLOSE_FRAME_MS = 1000;
 
 /** @throws OperatorError with one clear line when something cannot be started */
 export async function startGateway(options: StartOptions): Promise<RunningGateway> {
+  const streams = watchStreams(options.clock, options.log);
+  let current = await makeGeneration(options, streams);
+  const server = await orClose(current, () => listen(options.config.server, current.handler));
+  streams.askOf(current.strategies.byName);
+  const ending = new Set<Promise<void>>();
+  let isStopping = false;
+  return {
+    get addresses() {
+      return server.addresses;
+    },
+    get strategies() {
+      return current.strategies;
+    },
+    async reload({ config, loadPlugin }) {
+      refuseMoves(current.config, config);
+      const next = await makeGeneration({ ...options, config, loadPlugin }, streams);
+      const changed = await orClose(next, () => {
+        if (isStopping) throw new OperatorError(EXIT.failure, "the gateway is stopping");
+        return server.change(config.server, next.handler);
+      });
+      const before = current;
+      current = next;
+      streams.askOf(next.strategies.byName);
+      const over = changed.handedOver.then(before.close).then(() => void ending.delete(over));
+      ending.add(over);
+      return changed;
+    },
+    async stop(deadlineMs) {
+      isStopping = true;
+      const endMs = performance.now() + deadlineMs;
+      await server.drain(deadlineMs);
+      await until(() => streams.size === 0, endMs - performance.now());
+      streams.endAll();
+      // Close frames have to be taken before the process is gone.
+      await until(() => streams.size === 0, CLOSE_FRAME_MS);
+      streams.close();
+      await Promise.all([...ending, current.close()]);
+    },
+  };
+}
+
+/** A config in force: what is made of it and what has to be closed with it. */
+interface Generation {
+  readonly config: GatewayConfig;
+  readonly strategies: RunningStrategies;
+  readonly handler: ExchangeHandler;
+  /** Once its handler has given its last reply. Streams from its upstreams may go on. */
+  close(): Promise<void>;
+}
+
+async function makeGeneration(options: StartOptions, streams: StreamWatch): Promise<Generation> {
   const { config, log, clock } = options;
   const upstreams = new Map(config.upstreams.map((one) => [one.name, buildUpstream(one, options)]));
   const strategies = await startStrategies(options);
-  const streams = watchStreams(clock, log);
   const mintRequestId = (): string => crypto.randomUUID();
+  const close = (): Promise<void> => {
+    for (const upstream of upstreams.values()) upstream.pool.close();
+    return strategies.close(CLOSE_MS);
+  };
   try {
     const surfaces = { config, strategies: strategies.byName, log, clock };
     const builtInSurface = (await options.builtInSurfaces?.(surfaces)) ?? (() => null);
@@ -72,38 +140,26 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       originOf: originReader(config.server, mintRequestId),
       mintRequestId,
     });
-    const server = await listen(config.server, handler);
-    return {
-      addresses: server.addresses,
-      strategies,
-      async stop(deadlineMs) {
-        const endMs = performance.now() + deadlineMs;
-        await server.drain(deadlineMs);
-        await settled(() => streams.size === 0, endMs - performance.now());
-        streams.endAll();
-        // Close frames have to be taken before the process is gone.
-        await settled(() => streams.size === 0, CLOSE_FRAME_MS);
-        streams.close();
-        for (const upstream of upstreams.values()) upstream.pool.close();
-        await strategies.close(CLOSE_MS);
-      },
-    };
+    return { config, strategies, handler, close };
   } catch (error) {
-    await strategies.close(CLOSE_MS);
+    await close();
     throw error;
   }
 }
 
-/** Waits for tunnels, which are no connections any more. */
-function settled(isDone: () => boolean, withinMs: number): Promise<void> {
-  const endMs = performance.now() + withinMs;
-  return new Promise((resolve) => {
-    const look = (): void => {
-      if (isDone() || performance.now() >= endMs) resolve();
-      else setTimeout(look, 20);
-    };
-    look();
-  });
+async function orClose<Value>(generation: Generation, work: () => Promise<Value>): Promise<Value> {
+  try {
+    return await work();
+  } catch (error) {
+    await generation.close();
+    throw error;
+  }
+}
+
+/** @throws OperatorError when a running gateway cannot go over to a config, whatever it says otherwise */
+function refuseMoves(before: GatewayConfig, after: GatewayConfig): void {
+  const reason = restartReason(before, after);
+  if (reason !== null) throw new OperatorError(EXIT.config, reason, "Restart the gateway.");
 }
 
 function buildUpstream(config: UpstreamConfig, options: StartOptions): Upstream {

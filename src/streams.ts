@@ -1,9 +1,9 @@
 /**
  * Replies and tunnels that are still open, with the identity they were opened for.
  *
- * Invariant: a stream ends within about a second after its credential was revoked or has expired; a fault while
- * asking ends nothing (the request was decided, and a restarting store must not cut every stream). A stream is
- * ended once, and asked about by one sweep at a time, however slow the store is.
+ * Invariant: a stream ends within about a second after its credential was revoked or has expired, or its strategy is
+ * configured no more; a fault while asking ends nothing (the request was decided, and a restarting store must not cut
+ * every stream). A stream is ended once, and asked about by one sweep at a time, however slow the store is.
  */
 import type { NamedStrategy } from "./authenticate.ts";
 import type { Clock, Log } from "./contract/host.ts";
@@ -22,6 +22,8 @@ export interface StreamWatch {
   /** Returns what takes it off the list again. */
   add(stream: OpenStream): () => void;
   readonly size: number;
+  /** From now on these are asked, also about the streams that are open already. */
+  askOf(strategies: ReadonlyMap<string, NamedStrategy>): void;
   endAll(): void;
   close(): void;
 }
@@ -32,6 +34,7 @@ type Doom = "expired" | "revoked";
 
 /** Starts watching; the timer only runs while something is open. */
 export function watchStreams(clock: Clock, log: Log): StreamWatch {
+  let strategies: ReadonlyMap<string, NamedStrategy> = new Map();
   const open = new Set<OpenStream>();
   const ending = new WeakSet<OpenStream>();
   let isSweeping = false;
@@ -44,7 +47,7 @@ export function watchStreams(clock: Clock, log: Log): StreamWatch {
     if (isSweeping) return;
     isSweeping = true;
     const look = async (stream: OpenStream): Promise<void> => {
-      const why = await doom(stream, clock, log);
+      const why = await doom(stream, { strategies, clock, log });
       if (why === null || !open.has(stream)) return;
       ending.add(stream);
       finish(stream, why, log);
@@ -67,6 +70,9 @@ export function watchStreams(clock: Clock, log: Log): StreamWatch {
     get size() {
       return open.size;
     },
+    askOf(next) {
+      strategies = next;
+    },
     endAll() {
       for (const stream of [...open]) {
         ending.add(stream);
@@ -77,15 +83,27 @@ export function watchStreams(clock: Clock, log: Log): StreamWatch {
   };
 }
 
+/** Who is asked. */
+interface Asking {
+  readonly strategies: ReadonlyMap<string, NamedStrategy>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
 /** Why a stream has to end, or `null`. */
-async function doom(stream: OpenStream, clock: Clock, log: Log): Promise<Doom | null> {
-  const { identity, strategy } = stream;
+async function doom(
+  { identity, strategy, requestId }: OpenStream,
+  { strategies, clock, log }: Asking,
+): Promise<Doom | null> {
   if (identity === null || strategy === null) return null;
   if (identity.expiresAtMs !== undefined && identity.expiresAtMs <= clock.nowMs()) return "expired";
+  const now = strategies.get(strategy.name);
+  // An identity means nothing to another plugin that has the name now.
+  if (now === undefined || now.plugin.name !== strategy.plugin.name) return "revoked";
   try {
-    return (await strategy.instance.isCurrent?.(identity)) === false ? "revoked" : null;
+    return (await now.instance.isCurrent?.(identity)) === false ? "revoked" : null;
   } catch {
-    log.warn("stream.check_failed", { strategy: strategy.name, request_id: stream.requestId });
+    log.warn("stream.check_failed", { strategy: strategy.name, request_id: requestId });
     return null;
   }
 }

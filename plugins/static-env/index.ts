@@ -2,7 +2,7 @@
  * static-env: one or several fixed tokens from an environment variable or a file, presented as
  * `Authorization: Bearer` (RFC 6750 section 2.1) or in a header such as `x-api-key`.
  *
- * Invariant: tokens are read once, at the start; identities are named by strategy and position, never by
+ * Invariant: tokens are read once, when an instance starts; identities are named by strategy and position, never by
  * anything that follows from a token.
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
@@ -11,6 +11,7 @@ import {
   ABSENT,
   accept,
   definePlugin,
+  type Identity,
   type Outcome,
   readCredential,
   type Surroundings,
@@ -69,6 +70,12 @@ const config = () =>
       error: "expected exactly one of env and file",
     });
 
+/**
+ * By which token an identity was proven. Beside the instances, because after a reload the next one is asked about what
+ * the one before let in; and not in the identity, which is written into logs.
+ */
+const ISSUED = new WeakMap<Identity, Buffer>();
+
 export default definePlugin({
   name: "static-env",
   contract: 1,
@@ -94,13 +101,16 @@ export default definePlugin({
     const digests = loadTokens(settings, host);
     const header = settings.header.toLowerCase();
     const { authorization } = settings;
-    const accepted = digests.map((_, index): Outcome => {
+    const accepted = digests.map((digest, index): Outcome => {
       const id = digests.length === 1 ? host.strategy : `${host.strategy}:${index + 1}`;
       const name = settings.name === undefined ? {} : { name: settings.name };
-      return accept({ id, role: settings.role, ...name });
+      const identity: Identity = { id, role: settings.role, ...name };
+      ISSUED.set(identity, digest);
+      return accept(identity);
     });
     return {
       credentialHeaders: authorization ? ["authorization", header] : [header],
+      isCurrent: (identity) => isAmong(digests, ISSUED.get(identity)),
       challenges: () => (authorization ? [{ scheme: "Bearer" }] : []),
       authenticate(request): Outcome {
         const credential = readCredential(request, { header, authorization });
@@ -118,6 +128,10 @@ export default definePlugin({
     };
   },
 });
+
+function isAmong(digests: TokenDigests, digest: Buffer | undefined): boolean {
+  return digest !== undefined && digests.some((known) => known.equals(digest));
+}
 
 function loadTokens(
   settings: z.infer<ReturnType<typeof config>>,

@@ -26,6 +26,11 @@ export interface CliContext {
   readStdin(): Promise<string>;
   /** Ends when the process is asked to stop (SIGTERM, SIGINT). */
   readonly stop: AbortSignal;
+  /**
+   * Calls `listener` for each SIGHUP, which otherwise ends the process. When it came because the terminal is gone, the
+   * process is asked to stop instead. Absent: nobody can ask.
+   */
+  onReload?(listener: () => void): void;
 }
 
 /** Options that every command takes. */

@@ -108,6 +108,14 @@ function addServing(program: Command, run: Run): void {
     );
   verb(
     program,
+    "reload",
+    "have the running gateway read its configuration anew, and wait for what comes of it",
+    "gatehouse reload -c /etc/gatehouse/config.yaml",
+  ).action((options: CommonOptions) =>
+    run(async (context) => (await import("./reload.ts")).reload(context, options)),
+  );
+  verb(
+    program,
     "demo",
     "run a gateway in front of a small built-in upstream, with a fresh token",
     "gatehouse demo --port 9000",

@@ -97,6 +97,38 @@ describe.skipIf(NO_NOTIFY_SOCKETS !== null)("serve under a service manager", () 
     expect(socket.messages()).toEqual([]);
   });
 
+  test("says that it reloads and what came of it, and watches what is served then", async () => {
+    const socket = notifySocket();
+    const place = laid("");
+    const at = (name: string) =>
+      simpleConfig("http://127.0.0.1:9").replace("127.0.0.1:0", `unix:${join(place.cwd, name)}`);
+    writeFileSync(place.file, at("one.sock"));
+    const env = { NOTIFY_SOCKET: socket.address, ...FAST_WATCHDOG };
+    const gateway = await serve("", env, place);
+    await socket.heard(isReady);
+    const words = () => socket.messages().filter((message) => message !== "WATCHDOG=1");
+    const monotonicUsec = () => Number(readFileSync("/proc/uptime", "utf8").split(" ")[0]) * 1e6;
+    const earliest = monotonicUsec() - 10_000;
+
+    writeFileSync(place.file, at("two.sock"));
+    gateway.signal("SIGHUP");
+    await eventually("it is over", () => words().length === 3);
+    const usec = /^RELOADING=1\nMONOTONIC_USEC=(\d+)$/.exec(words()[1] ?? "")?.[1];
+    expect(Number(usec)).toBeWithin(earliest, monotonicUsec() + 10_000);
+    expect(words()[2]).toStartWith(`READY=1\nMAINPID=${gateway.pid}\nSTATUS=2 routes, `);
+    expect(words()[2]).toEndWith(`unix:${join(place.cwd, "two.sock")}`);
+    const fed = pings(socket.messages());
+    await eventually("it is fed", () => pings(socket.messages()) > fed + 3);
+    expect(gateway.stdout()).not.toContain("watchdog_silent");
+
+    writeFileSync(place.file, "version: 1\nrouts: []\n");
+    gateway.signal("SIGHUP");
+    await eventually("it is over", () => words().length === 5);
+    expect(words()[3]).toStartWith("RELOADING=1\n");
+    expect(words()[4]).toContain("STATUS=reload refused (see the log), still 2 routes, ");
+    await gateway.stop();
+  });
+
   test("keeps the watchdog waiting when its socket file is gone, and says why", async () => {
     const socket = notifySocket();
     const place = laid("");

@@ -1,5 +1,6 @@
 /**
- * A gateway under a service manager: tells it when the listeners accept, that they still answer, and when they stop.
+ * A gateway under a service manager: tells it when the listeners accept, that they still answer, when the configuration
+ * is read anew, and when they stop.
  *
  * Invariant: the watchdog stays silent only when nothing listens any more or the health path answers wrongly. A
  * gateway that is merely full or slow is not restarted, because that would end everybody's requests.
@@ -7,7 +8,7 @@
 import { parseListen } from "../config/address.ts";
 import type { GatewayConfig } from "../config/model.ts";
 import type { Log } from "../contract/host.ts";
-import type { Notifier, OpenedNotifier } from "../notify.ts";
+import type { OpenedNotifier } from "../notify.ts";
 import { askHealth } from "./healthcheck.ts";
 
 /** Nobody is there: the listener or its socket file is gone. */
@@ -15,61 +16,70 @@ const GONE: ReadonlySet<string> = new Set(["ECONNREFUSED", "ENOENT"]);
 
 /** What `serve` tells. */
 export interface Supervised {
-  /** @param addresses as they were bound, `127.0.0.1:8008` or `unix:/path` */
-  ready(addresses: readonly string[]): void;
+  /** At the start, and after each change. */
+  ready(serving: Serving): void;
+  reloading(): void;
+  /** The new configuration was refused. */
+  kept(): void;
   stopping(): void;
   close(): void;
 }
 
+/** What is served. */
+export interface Serving {
+  readonly config: GatewayConfig;
+  /** As they were bound, `127.0.0.1:8008` or `unix:/path`. */
+  readonly addresses: readonly string[];
+}
+
 /** Null when the manager cannot be told; that is logged. */
-export function supervised(
-  opened: OpenedNotifier,
-  config: GatewayConfig,
-  log: Log,
-): Supervised | null {
+export function supervised(opened: OpenedNotifier, log: Log): Supervised | null {
   if ("problem" in opened) {
     log.error("service.not_notified", { error: opened.problem });
     return null;
   }
   const { notifier } = opened;
+  let current: Serving | null = null;
   let isStopping = false;
+  const silent = (reason: string): void => log.error("service.watchdog_silent", { reason });
   return {
-    ready(addresses) {
-      notifier.ready(summary(config, addresses));
-      const [address = ""] = addresses;
-      watch(notifier, { config, address, log, isStopping: () => isStopping });
+    ready(serving) {
+      const isFirst = current === null;
+      current = serving;
+      notifier.ready(summary(serving));
+      if (isFirst)
+        notifier.watch(() => trouble(isStopping ? null : current, () => isStopping), silent);
+    },
+    reloading: () => notifier.reloading(),
+    kept() {
+      const was = current === null ? "" : `, still ${summary(current)}`;
+      notifier.ready(`reload refused (see the log)${was}`);
     },
     stopping() {
       isStopping = true;
-      notifier.stopping(`finishing what is open, at most ${config.server.drainMs / 1000} s`);
+      const drainMs = current?.config.server.drainMs ?? 0;
+      notifier.stopping(`finishing what is open, at most ${drainMs / 1000} s`);
     },
     close: () => notifier.close(),
   };
 }
 
-interface Watched {
-  readonly config: GatewayConfig;
-  readonly address: string;
-  readonly log: Log;
-  isStopping(): boolean;
-}
-
-function watch(notifier: Notifier, { config, address, log, isStopping }: Watched): void {
+/** What keeps the watchdog from being fed, or null. */
+async function trouble(serving: Serving | null, isStopping: () => boolean): Promise<string | null> {
+  const [address = ""] = serving?.addresses ?? [];
   const parsed = parseListen(address);
-  const { healthPath, tls } = config.server;
-  const trouble = async (): Promise<string | null> => {
-    // Without a health path, and while it drains, that this runs at all is the sign of life.
-    if (isStopping() || healthPath === null || "problem" in parsed) return null;
-    const { status, problem } = await askHealth(parsed.value, healthPath, tls.length > 0);
-    if (isStopping() || status === 200) return null;
-    if (status !== null) return `${healthPath} answers ${status}`;
-    return problem !== null && GONE.has(problem) ? `${address}: ${problem}` : null;
-  };
-  notifier.watch(trouble, (reason) => log.error("service.watchdog_silent", { reason }));
+  // Without a health path, and while it drains, that this runs at all is the sign of life.
+  if (serving === null || "problem" in parsed) return null;
+  const { healthPath, tls } = serving.config.server;
+  if (healthPath === null) return null;
+  const { status, problem } = await askHealth(parsed.value, healthPath, tls.length > 0);
+  if (isStopping() || status === 200) return null;
+  if (status !== null) return `${healthPath} answers ${status}`;
+  return problem !== null && GONE.has(problem) ? `${address}: ${problem}` : null;
 }
 
 /** `3 routes, 2 strategies (team, nostr), on 127.0.0.1:8008`. */
-function summary(config: GatewayConfig, addresses: readonly string[]): string {
+export function summary({ config, addresses }: Serving): string {
   const { routes, strategies } = config;
   const names = strategies.map(({ name }) => name).join(", ");
   const counts = [

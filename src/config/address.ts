@@ -162,3 +162,9 @@ function isHost(text: string): boolean {
   // Digits and dots alone must be a real address: `1.2.3` and `300.1.1.1` mean something else to every reader.
   return /^[\d.]+$/.test(text) ? isIP(text) === 4 : HOST_NAME.test(text);
 }
+
+/** As it is written in a config. */
+export function listenText(address: ListenAddress): string {
+  if (address.kind === "unix") return `unix:${address.path}`;
+  return `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`;
+}

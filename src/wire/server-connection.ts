@@ -23,6 +23,12 @@ export interface ConnectionLimits {
   readonly pace: BodyPace;
 }
 
+/** What holds for all connections of a server; looked at anew for each request, so that it can change under them. */
+export interface ConnectionSettings {
+  readonly handler: ExchangeHandler;
+  readonly limits: ConnectionLimits;
+}
+
 const HEAD_END = Buffer.from("\r\n\r\n");
 const CONTINUE = headBytes("HTTP/1.1 100 Continue\r\n\r\n");
 /** What a client may send ahead of its turn. */
@@ -70,11 +76,11 @@ class ActiveExchange implements Exchange {
 
 /** Owns a client's socket from accept to close, or until it becomes a tunnel. */
 export class ServerConnection implements SocketOwner {
-  readonly peer: Peer;
+  /** Replaced when it is no longer, or only now, trusted; a request keeps the one it came with. */
+  peer: Peer;
   private readonly socket: OwnedSocket;
   private readonly outgoing: Outgoing;
-  private readonly handler: ExchangeHandler;
-  private readonly limits: ConnectionLimits;
+  private readonly settings: ConnectionSettings;
   private readonly onGone: (connection: ServerConnection) => void;
   private state: State = "waiting";
   private pending: Buffer | null = null;
@@ -97,16 +103,14 @@ export class ServerConnection implements SocketOwner {
     socket: OwnedSocket,
     peer: Peer,
     wiring: {
-      handler: ExchangeHandler;
-      limits: ConnectionLimits;
+      settings: ConnectionSettings;
       onGone: (connection: ServerConnection) => void;
     },
   ) {
     this.socket = socket;
     this.peer = peer;
     this.outgoing = new Outgoing(socket);
-    this.handler = wiring.handler;
-    this.limits = wiring.limits;
+    this.settings = wiring.settings;
     this.onGone = wiring.onGone;
     this.sinceMs = performance.now();
     this.waitingSinceMs = this.sinceMs;
@@ -115,6 +119,11 @@ export class ServerConnection implements SocketOwner {
   /** No request is under way and none has begun. */
   get isIdle(): boolean {
     return this.state === "waiting" && this.pending === null;
+  }
+
+  /** The request that the handler has not answered yet, if there is one. */
+  get deciding(): Exchange | null {
+    return this.state === "handling" ? this.exchange : null;
   }
 
   onData(chunk: Buffer): void {
@@ -145,9 +154,12 @@ export class ServerConnection implements SocketOwner {
     this.pending = bytes;
     if (bytes === null) return;
     const end = bytes.indexOf(HEAD_END);
-    if (end > this.limits.headBytes || (end === -1 && bytes.length > this.limits.headBytes)) {
+    if (
+      end > this.settings.limits.headBytes ||
+      (end === -1 && bytes.length > this.settings.limits.headBytes)
+    ) {
       this.refuse(
-        bytes.indexOf(0x0a) > this.limits.headBytes || !bytes.includes(0x0a)
+        bytes.indexOf(0x0a) > this.settings.limits.headBytes || !bytes.includes(0x0a)
           ? "uri_too_long"
           : "head_too_large",
       );
@@ -178,7 +190,7 @@ export class ServerConnection implements SocketOwner {
       const used = body.accept(ahead, exchange.startedMs);
       if (used < ahead.length && body.complete) this.keep(ahead.subarray(used));
     }
-    const reply = this.handler.handle(exchange);
+    const reply = this.settings.handler.handle(exchange);
     if (reply instanceof Promise) {
       reply.then(
         (settled) => this.reply(exchange, settled),
@@ -318,7 +330,7 @@ export class ServerConnection implements SocketOwner {
 
   private refuse(refusal: WireRefusal): void {
     this.exchange = null;
-    const reply = this.handler.refuse(refusal, this.peer);
+    const reply = this.settings.handler.refuse(refusal, this.peer);
     this.state = "sending";
     const writer = new ReplyWriter(this.outgoing, () => {
       reply.onSent?.({ bodyBytes: writer.bodyBytes, isComplete: true });
@@ -377,7 +389,7 @@ export class ServerConnection implements SocketOwner {
   /** Deadlines. Called a few times a second. */
   tick(nowMs: number): void {
     const body = this.exchange?.body;
-    if (body?.isTooSlow(nowMs, this.limits.pace)) body.break("too_slow");
+    if (body?.isTooSlow(nowMs, this.settings.limits.pace)) body.break("too_slow");
     const forMs = nowMs - this.sinceMs;
     if (this.state === "waiting") this.tickWaiting(nowMs);
     else if (this.state === "lingering") {
@@ -388,10 +400,12 @@ export class ServerConnection implements SocketOwner {
 
   private tickWaiting(nowMs: number): void {
     if (this.pending !== null) {
-      if (nowMs - this.sinceMs > this.limits.headTimeoutMs) this.refuse("request_timeout");
+      if (nowMs - this.sinceMs > this.settings.limits.headTimeoutMs) this.refuse("request_timeout");
     } else {
       // Who has never asked for anything gets the time of a head, not of a kept connection.
-      const allowedMs = this.hasServed ? this.limits.keepAliveMs : this.limits.headTimeoutMs;
+      const allowedMs = this.hasServed
+        ? this.settings.limits.keepAliveMs
+        : this.settings.limits.headTimeoutMs;
       if (nowMs - this.waitingSinceMs > allowedMs) this.close(false);
     }
   }
@@ -409,7 +423,7 @@ export class ServerConnection implements SocketOwner {
       this.lastQueuedBytes = queued;
       this.sinceMs = performance.now();
     } else if (queued === 0) return;
-    else if (forMs > this.limits.sendTimeoutMs) this.socket.terminate();
+    else if (forMs > this.settings.limits.sendTimeoutMs) this.socket.terminate();
   }
 
   /** Shutting down: finish what is under way, take nothing new. */

@@ -347,6 +347,107 @@ describe.skipIf(!hasOpenssl)("TLS", () => {
     });
   });
 
+  describeBoth("that is renewed", (start) => {
+    const upstream = upstreamOf();
+    let round = 0;
+
+    /** A pair of files of its own, with the content of another. */
+    function pair(): { yaml: string; renew(from: string): void } {
+      round += 1;
+      const live = `live-${round}`;
+      const renew = (from: string): void => {
+        for (const end of ["pem", "key"]) {
+          writeFileSync(file(`${live}.${end}`), readFileSync(file(`${from}.${end}`)), {
+            mode: 0o600,
+          });
+        }
+      };
+      renew("one");
+      const named = `    - { cert: ${file("local.pem")}, key: ${file("local.key")}, name: localhost }\n`;
+      return {
+        yaml: `  tls:\n    - { cert: ${file(`${live}.pem`)}, key: ${file(`${live}.key`)} }\n${named}`,
+        renew,
+      };
+    }
+
+    test("is shown to whoever comes after the reload, and nobody is turned away meanwhile", async () => {
+      const { yaml, renew } = pair();
+      const text = config(["127.0.0.1:0"], `http://${upstream.address}`, yaml);
+      const gateway = await start({ config: text });
+      const open = connect({
+        host: "127.0.0.1",
+        port: Number(gateway.address.split(":")[1]),
+        rejectUnauthorized: false,
+      });
+      let got = "";
+      open.on("data", (bytes) => {
+        got += bytes.toString("latin1");
+      });
+      const answers = (): number => got.split("HTTP/1.1 200").length - 1;
+      open.write("GET /public/a HTTP/1.1\r\nHost: a\r\n\r\n");
+      await eventually("it is answered", () => answers() === 1);
+      let isOver = false;
+      const seen: string[] = [];
+      const comers = [undefined, "localhost", "strange.example"].map(async (servername) => {
+        while (!isOver) {
+          const options = servername === undefined ? {} : { servername };
+          const { names, text: answer } = await tlsGet(gateway.address, options);
+          if (!answer.startsWith("HTTP/1.1 200")) throw new Error(`turned away: ${answer}`);
+          if (servername !== "localhost") seen.push(names);
+        }
+      });
+      for (const from of ["two", "one", "two"]) {
+        const before = seen.length;
+        await eventually("they come", () => seen.length > before + 4);
+        renew(from);
+        expect(await gateway.reload(text)).toBeNull();
+        for (const options of [{}, { servername: "strange.example" }]) {
+          expect((await tlsGet(gateway.address, options)).names).toBe(`DNS:${from}.example`);
+        }
+        const other = await tlsGet(gateway.address, { servername: "localhost" });
+        expect(other.names).toStartWith("DNS:localhost");
+      }
+      isOver = true;
+      await Promise.all(comers);
+      expect(new Set(seen)).toEqual(new Set(["DNS:one.example", "DNS:two.example"]));
+      open.write("GET /public/b HTTP/1.1\r\nHost: a\r\n\r\n");
+      await eventually("the connection from before is alive", () => answers() === 2);
+      open.destroy();
+    });
+
+    test("is refused when the key does not fit, and the one before stays", async () => {
+      const { yaml, renew } = pair();
+      const text = config(["127.0.0.1:0"], `http://${upstream.address}`, yaml);
+      const gateway = await start({ config: text });
+      const key = yaml.match(/key: (\S+live-\d+\.key)/)?.[1] ?? "";
+      writeFileSync(key, readFileSync(file("two.key")));
+      expect(await gateway.reload(text)).toContain("this key does not belong to the certificate");
+      expect((await tlsGet(gateway.address, {})).names).toBe("DNS:one.example");
+      renew("two");
+      expect(await gateway.reload(text)).toBeNull();
+      expect((await tlsGet(gateway.address, {})).names).toBe("DNS:two.example");
+    });
+
+    test("ends speaking in the clear where it is new", async () => {
+      const { yaml } = pair();
+      const plain = config(["127.0.0.1:0"], `http://${upstream.address}`);
+      const gateway = await start({ config: plain });
+      const before = await openRaw(gateway.address);
+      before.send("GET /public/a HTTP/1.1\r\nHost: a\r\n\r\n");
+      await before.read({ until: (text) => text.includes("200 OK") });
+      expect(
+        await gateway.reload(config(["127.0.0.1:0"], `http://${upstream.address}`, yaml)),
+      ).toBeNull();
+      expect((await before.read()).closed).toBe(true);
+      const count = upstream.seen.length;
+      expect((await raw(gateway.address, get(), { timeoutMs: 300 })).statuses).toEqual([]);
+      expect(upstream.seen.length).toBe(count);
+      expect((await tlsGet(gateway.address, {})).names).toBe("DNS:one.example");
+      expect(await gateway.reload(plain)).toBeNull();
+      expect((await raw(gateway.address, get())).statuses).toEqual([200]);
+    });
+  });
+
   describeBoth("of an upstream", (start) => {
     function secured(name: string) {
       let seen = 0;

@@ -8,14 +8,16 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeBuiltInSurfaces } from "../../src/admin/surfaces.ts";
+import { reloads } from "../../src/cli/reloads.ts";
 import { systemClock } from "../../src/clock.ts";
 import { renderIssues } from "../../src/config/explain.ts";
 import { loadConfig } from "../../src/config/load.ts";
+import { EXIT, OperatorError } from "../../src/errors.ts";
 import { pluginLoader } from "../../src/loader.ts";
 import { createLog } from "../../src/log.ts";
 import { bundledPlugins } from "../../src/registry.ts";
 import { startGateway } from "../../src/start.ts";
-import { startBinary } from "./binary.ts";
+import { runBinary, startBinary } from "./binary.ts";
 
 /** What a gateway is started with. */
 export interface GatewaySetup {
@@ -40,6 +42,8 @@ export interface GatewayUnderTest {
   logs(): string;
   /** The events of this name so far. */
   events(name: string): Record<string, unknown>[];
+  /** Writes the config file anew and has it read; null, or why it was refused. */
+  reload(config: string): Promise<string | null>;
   stop(): Promise<void>;
 }
 
@@ -82,9 +86,13 @@ export const startInProcess: StartGateway = async (setup) => {
   const { dir, file } = lay(setup);
   let text = "";
   const env = { ...setup.env };
-  const loadPlugin = pluginLoader(bundledPlugins);
-  const { config, issues } = await loadConfig({ file, cwd: dir, env, loadPlugin });
-  if (config === null) throw new Error(renderIssues(issues, file));
+  const load = async () => {
+    const loadPlugin = pluginLoader(bundledPlugins);
+    const { config, issues } = await loadConfig({ file, cwd: dir, env, loadPlugin });
+    if (config !== null) return { config, loadPlugin };
+    throw new OperatorError(EXIT.config, renderIssues(issues, file));
+  };
+  const { config, loadPlugin } = await load();
   const log = createLog({
     level: config.logging.level,
     format: "json",
@@ -98,6 +106,8 @@ export const startInProcess: StartGateway = async (setup) => {
     clock: systemClock,
     builtInSurfaces: makeBuiltInSurfaces,
   });
+  const inForce = (): void => {};
+  const reload = reloads({ gateway, config, manager: null, log, load, inForce });
   let stopping: Promise<void> | null = null;
   const under: GatewayUnderTest = {
     address: gateway.addresses[0] ?? "",
@@ -107,6 +117,11 @@ export const startInProcess: StartGateway = async (setup) => {
     configFile: file,
     logs: () => text,
     events: (name) => eventsIn(text, name),
+    async reload(config) {
+      writeFileSync(file, config, { mode: 0o600 });
+      const verdict = await reload();
+      return verdict.ok ? null : verdict.error;
+    },
     stop: () => {
       stopping ??= gateway.stop(200).then(() => rmSync(dir, { recursive: true, force: true }));
       return stopping;
@@ -133,6 +148,15 @@ export const startCompiled: StartGateway = async (setup) => {
     configFile: file,
     logs: () => running.stdout(),
     events: (name) => eventsIn(running.stdout(), name),
+    async reload(config) {
+      writeFileSync(file, config, { mode: 0o600 });
+      const args = ["reload", "-c", file, "--json"];
+      const { code, stdout, stderr } = await runBinary(args, { cwd: dir });
+      if (stdout === "") return stderr;
+      const verdict = JSON.parse(stdout) as { ok: boolean; error?: string; exit_code?: number };
+      if ((code === 0) !== verdict.ok) throw new Error(`exit code ${code}: ${stdout}`);
+      return verdict.error ?? null;
+    },
     stop: () => {
       stopping ??= running.kill().then(() => rmSync(dir, { recursive: true, force: true }));
       return stopping;

@@ -17,9 +17,9 @@ export interface Collected {
   readonly leftOut: string[];
 }
 
-/** Made by Gatehouse itself and of no use elsewhere: drafts of keys, copies under way, state that was replaced. */
+/** Made by Gatehouse itself and of no use elsewhere: its socket, drafts of keys, copies under way, replaced state. */
 const DISPOSABLE =
-  /^(?:\.key-[0-9a-f]+|\.snapshot-[0-9a-f]+|\.restore-[0-9a-f]+|replaced-.*|lost\+found)$/;
+  /^(?:control\.sock|\.key-[0-9a-f]+|\.snapshot-[0-9a-f]+|\.restore-[0-9a-f]+|replaced-.*|lost\+found)$/;
 /** Beside a database they are part of the copy already. */
 const COMPANION = /-(?:wal|shm|journal)$/;
 

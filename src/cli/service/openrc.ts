@@ -56,6 +56,9 @@ healthcheck_timer="30"
 ${capability === "" ? "" : `# Port ${lowPorts(needs.listen).join(", ") || "below 1024"} without root; takes an OpenRC that was built with capabilities.\ncapabilities="${capability}"\n`}# Not by the variable no_new_privs: OpenRC up to 0.45 spells that option wrongly.
 supervise_daemon_args="--no-new-privs"
 
+extra_started_commands="reload"
+description_reload="Read the configuration anew; the one in force stays when the new one is wrong"
+
 depend() {
 	need net localmount
 	use dns logger
@@ -68,6 +71,12 @@ ${environmentFile === null ? "" : `\tset -a; . "${environmentFile}"; set +a\n`}	
 	checkpath --file --mode 0640 --owner "${account}:${account}" "/var/log/${name}.log"
 ${sockets ? `\tcheckpath --directory --mode 0750 --owner "${account}:${account}" "/run/${name}"\n` : ""}	# The service refuses to start with a wrong configuration; say why here, and do not try again and again.
 	su -s /bin/sh "${account}" -c 'exec "${exec}" config validate -c "${config}"' >/dev/null
+}
+
+reload() {
+	ebegin "Reloading ${name}"
+	su -s /bin/sh "${account}" -c 'exec "${exec}" reload -c "${config}"'
+	eend $?
 }
 
 healthcheck() {

@@ -149,11 +149,14 @@ function unit(isSystem: boolean): readonly Line[] {
 }
 
 function running({ input, needs }: UnitParts): readonly Line[] {
-  const argv = [input.exec, "serve", "-c", input.config];
+  const command = (verb: string): string =>
+    [input.exec, verb, "-c", input.config].map(argument).join(" ");
   return [
     ["Type", "notify"],
     ["NotifyAccess", "main"],
-    ["ExecStart", argv.map(argument).join(" ")],
+    ["ExecStart", command("serve")],
+    // Ends when the new configuration is in force, or says why it is not.
+    ["ExecReload", command("reload")],
     ["EnvironmentFile", input.environmentFile === null ? null : specified(input.environmentFile)],
     ["UnsetEnvironment", "BUN_BE_BUN BUN_OPTIONS NODE_OPTIONS"],
     ["WatchdogSec", "30s"],
