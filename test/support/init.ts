@@ -79,7 +79,9 @@ export function treeOf(root: string): readonly string[] {
         ? `-> ${readlinkSync(path)}`
         : status.isDirectory()
           ? "/"
-          : createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 16);
+          : status.isSocket()
+            ? "socket"
+            : createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 16);
       return `${relative(root, path)} ${mode} ${what}`;
     });
 }

@@ -47,7 +47,7 @@ function lifeFindings({ pair, certificate }: ReadPair, nowMs: number): readonly 
     findings.push(
       warning("tls_expiring", `${pair.cert} expires in ${days} days, on ${until}`, {
         why: "From then on clients refuse to talk to this gateway.",
-        next: "renew it (`certbot renew`), then restart the gateway: it reads certificates at its start",
+        next: "renew it (`certbot renew`), then `gatehouse reload` (as a service: `systemctl reload gatehouse`)",
       }),
     );
   } else {

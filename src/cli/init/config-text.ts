@@ -102,14 +102,14 @@ function serverOf(decision: Decision): Readonly<Record<string, unknown>> {
 }
 
 function headOf({ places, service }: Decision): string {
-  const restart =
+  const reload =
     service === null
-      ? "Restart `gatehouse serve`"
-      : `Restart it: systemctl ${service.scope === "user" ? "--user " : ""}restart ${service.name}`;
+      ? `gatehouse reload -c ${places.configFile}`
+      : `systemctl ${service.scope === "user" ? "--user " : ""}reload ${service.name}`;
   return `${SCHEMA_COMMENT.slice(1)}
 
  Gatehouse configuration, made by \`gatehouse init\` ${VERSION}. It is yours: edit it, check it with
- \`gatehouse config validate -c ${places.configFile}\`, then ${restart.charAt(0).toLowerCase()}${restart.slice(1)}.
+ \`gatehouse config validate -c ${places.configFile}\`, then put it in force: \`${reload}\`.
  Every key with its default: \`gatehouse config show --expanded\`. Run \`gatehouse init\` again to change it by questions;
  \`gatehouse init --undo\` takes away what init made.`;
 }
