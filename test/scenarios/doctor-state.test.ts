@@ -9,8 +9,10 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -232,6 +234,22 @@ describe("the state directory", () => {
       const report = await home.examine();
       expect(report.find("state_owner")?.what).toContain("pepper.key");
       expect(report.exitCode).toBe(3);
+    },
+  );
+
+  test.skipIf(!isRoot)(
+    "files of the account that systemd made, behind the link of root's that it makes, are in order (needs root)",
+    async () => {
+      const home = await withToken("laptop");
+      const behind = `${home.state}-private`;
+      renameSync(home.state, behind);
+      symlinkSync(behind, home.state);
+      for (const name of [".", ...readdirSync(behind)]) {
+        chownSync(join(behind, name), 61_740, 61_740);
+      }
+      const report = await home.examine();
+      expect(report.codes("error")).toEqual([]);
+      expect(report.find("state_private")?.severity).toBe("ok");
     },
   );
 

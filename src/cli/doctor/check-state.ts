@@ -3,7 +3,7 @@
  *
  * Invariant: only looks. What may not be seen is said to be so, never taken for fine.
  */
-import { existsSync, lstatSync, readdirSync, type Stats } from "node:fs";
+import { existsSync, lstatSync, readdirSync, type Stats, statSync } from "node:fs";
 import { join } from "node:path";
 import { errorCode } from "../../errors.ts";
 import { RESTORE_MARK } from "../../store/unfinished-restore.ts";
@@ -119,8 +119,11 @@ function unseen(stateDir: string, code: string): Finding {
 
 /** Owner of the directory itself, behind a link. */
 function ownerOf(path: string): number | null {
-  const found = look(join(path, "."));
-  return typeof found === "string" ? null : found.uid;
+  try {
+    return statSync(path).uid;
+  } catch {
+    return null;
+  }
 }
 
 function look(path: string): Stats | string {
