@@ -12,8 +12,9 @@ import type { GatewayConfig, StrategyConfig } from "./config/model.ts";
 import { definePlugin, type Host, secret, z } from "./contract/gatehouse.ts";
 import type { Plugin, StrategyInstance } from "./contract/plugin.ts";
 import { EXIT, OperatorError } from "./errors.ts";
-import { openStrategy, type RunningStrategies, startStrategies } from "./lifecycle.ts";
+import { type RunningStrategies, startStrategies } from "./lifecycle.ts";
 import { pluginLoader } from "./loader.ts";
+import { openStrategy } from "./open-keeper.ts";
 import { bundledPlugins } from "./registry.ts";
 
 let directory: string;
@@ -312,6 +313,103 @@ describe("closing", () => {
     await running.close(1);
     expect(events.slice(2)).toEqual(["close two", "close one"]);
     expect(log.lines[0]?.event).toBe("strategy.close_timeout");
+  });
+});
+
+describe("the next configuration", () => {
+  const kept = probe("kept", () => ({ ...absent, isKeptOnReload: true }));
+  const remade = probe("remade");
+  const plugins = [kept, remade];
+
+  /** Goes over from one to the other, as a reload does. */
+  async function over(
+    before: readonly StrategyConfig[],
+    after: readonly StrategyConfig[],
+    env: { before?: Record<string, string>; after?: Record<string, string> } = {},
+  ) {
+    const first = await start(plugins, before, { env: env.before ?? {} });
+    events = [];
+    const loadPlugin = pluginLoader(plugins);
+    const options = { config: config(after), loadPlugin, env: env.after ?? {}, log };
+    const second = await first.next({ ...options, clock: settableClock() });
+    return { first, second };
+  }
+
+  test("keeps what is the same and says that it may be kept, until nobody has it", async () => {
+    const same = [strategy("one", "kept", { word: "${env:W}" }), strategy("two", "remade")];
+    const { first, second } = await over(same, same, { before: { W: "w" }, after: { W: "w" } });
+    expect(events).toEqual(["init two"]);
+    expect(second.byName.get("one")).toBe(first.byName.get("one") as never);
+    expect(second.byName.get("two")).not.toBe(first.byName.get("two") as never);
+    await first.close(100);
+    expect(events).toEqual(["init two", "close two"]);
+    await second.close(100);
+    expect(events).toEqual(["init two", "close two", "close two", "close one"]);
+  });
+
+  test.each([
+    ["a setting is another", { deep: [1, 2] }, { deep: [2, 1] }],
+    ["a secret is another", { word: "${env:W}" }, { word: "${env:W}" }],
+  ])("starts one anew when %s", async (_, before, after) => {
+    const { first, second } = await over(
+      [strategy("one", "kept", before)],
+      [strategy("one", "kept", after)],
+      { before: { W: "first" }, after: { W: "second" } },
+    );
+    await first.close(100);
+    await second.close(100);
+    expect(events).toEqual(["init one", "close one", "close one"]);
+  });
+
+  test("a name that another plugin has now is another strategy, and one that is gone is closed", async () => {
+    const { first, second } = await over(
+      [strategy("one", "kept"), strategy("two", "kept")],
+      [strategy("one", "remade")],
+    );
+    await first.close(100);
+    expect(events).toEqual(["init one", "close two", "close one"]);
+    await second.close(100);
+  });
+
+  test("one that cannot start takes nothing from those that run", async () => {
+    const failing = probe("bad", () => {
+      throw new Error("no luck");
+    });
+    const first = await start(plugins, [strategy("one", "kept")]);
+    const wanted = [strategy("one", "kept"), strategy("new", "remade"), strategy("bad", "bad")];
+    const options = { config: config(wanted), loadPlugin: pluginLoader([...plugins, failing]) };
+    const { message } = await refusal(
+      first.next({ ...options, env: {}, log, clock: settableClock() }),
+    );
+    expect(message).toContain("no luck");
+    expect(events).toEqual(["init one", "init new", "init bad", "close new"]);
+    await first.close(100);
+    expect(events.at(-1)).toBe("close one");
+  });
+
+  test("the database stays open for those that are kept, and each signal ends with its strategy", async () => {
+    const seen: { signal: AbortSignal; read(): unknown }[] = [];
+    const make = (isKeptOnReload: boolean) => (host: Host) => {
+      const database = host.database("probe", []);
+      seen.push({ signal: host.signal, read: () => database.query("SELECT 1 AS one").get() });
+      return { ...absent, isKeptOnReload };
+    };
+    const both = [probe("stays", make(true)), probe("goes", make(false))];
+    const wanted = [strategy("one", "stays"), strategy("two", "goes")];
+    const first = await start(both, wanted);
+    const second = await first.next({
+      config: config(wanted),
+      loadPlugin: pluginLoader(both),
+      env: {},
+      log,
+      clock: settableClock(),
+    });
+    await first.close(100);
+    expect(seen.map(({ signal }) => signal.aborted)).toEqual([false, true, false]);
+    expect(seen[0]?.read()).toEqual({ one: 1 });
+    await second.close(100);
+    expect(seen.map(({ signal }) => signal.aborted)).toEqual([true, true, true]);
+    expect(() => seen[0]?.read()).toThrow();
   });
 });
 

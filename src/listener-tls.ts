@@ -19,7 +19,7 @@ export interface ListenerTls {
 
 /**
  * TLS for a listener. Bun's `Bun.listen` takes one pair; further names are chosen in the handshake by its
- * `serverName` handler, which node:tls uses too and test/scenarios/listeners.test.ts holds to its word.
+ * `serverName` handler, which node:tls uses too and test/scenarios/tls.test.ts holds to its word.
  * HTTP/1.1 is the only protocol offered: see docs/decisions/001-own-wire.md.
  *
  * @returns null without pairs

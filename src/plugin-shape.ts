@@ -63,6 +63,9 @@ export function instanceProblems(value: unknown): readonly string[] {
     ...[...problems, ...optional].map((name) => `\`${name}\` is not a function`),
     ...credentialHeaderProblems(value.credentialHeaders),
     ...tokenProblems(value.tokens),
+    ...(value.isKeptOnReload === undefined || typeof value.isKeptOnReload === "boolean"
+      ? []
+      : ["`isKeptOnReload` is not a boolean"]),
     ...(value.surfaces === undefined || Array.isArray(value.surfaces)
       ? []
       : ["`surfaces` is not a list"]),

@@ -83,7 +83,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     },
     async reload({ config, loadPlugin }) {
       refuseMoves(current.config, config);
-      const next = await makeGeneration({ ...options, config, loadPlugin }, streams);
+      const next = await makeGeneration({ ...options, config, loadPlugin }, streams, current);
       const changed = await orClose(next, () => {
         if (isStopping) throw new OperatorError(EXIT.failure, "the gateway is stopping");
         return server.change(config.server, next.handler);
@@ -118,10 +118,14 @@ interface Generation {
   close(): Promise<void>;
 }
 
-async function makeGeneration(options: StartOptions, streams: StreamWatch): Promise<Generation> {
+async function makeGeneration(
+  options: StartOptions,
+  streams: StreamWatch,
+  before: Generation | null = null,
+): Promise<Generation> {
   const { config, log, clock } = options;
   const upstreams = new Map(config.upstreams.map((one) => [one.name, buildUpstream(one, options)]));
-  const strategies = await startStrategies(options);
+  const strategies = await (before?.strategies.next(options) ?? startStrategies(options));
   const mintRequestId = (): string => crypto.randomUUID();
   const close = (): Promise<void> => {
     for (const upstream of upstreams.values()) upstream.pool.close();

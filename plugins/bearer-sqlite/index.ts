@@ -139,6 +139,7 @@ function start(
       ...(header === undefined ? [] : [header]),
     ],
     isCurrent: (identity) => isCurrent(parts, identity),
+    isKeptOnReload: true,
     tokens: openKeeper({ table, form, clock, lastUsed, digest, changed: rows.drop, replicas }),
     health: () => [...fileHealth(table), ...lastUsedHealth(lastUsed), ...host.shared.health()],
     close() {

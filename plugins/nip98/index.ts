@@ -61,6 +61,7 @@ export function startNip98(settings: Settings, host: Host, verify: Verify): Stra
   return {
     authenticate,
     isCurrent,
+    isKeptOnReload: settings.database === undefined,
     challenges: () => [{ scheme: "Nostr" }],
     credentialHeaders: ["authorization"],
     members,

@@ -67,6 +67,8 @@ export function createStrategy(settings: Settings, host: Host): StrategyInstance
   return {
     authenticate: (request) => authenticate(parts, request),
     isCurrent: (identity) => isCurrent(parts, identity),
+    // Its keys would be fetched anew, and the issuer may be down just now.
+    isKeptOnReload: true,
     challenges: () => [{ scheme: "Bearer" }],
     credentialHeaders: ["authorization"],
     health: () => [...ring.health(), ...looseness(parts)],

@@ -92,6 +92,7 @@ function start(settings: Settings, host: Host, path: string): StrategyInstance {
     challenges: () => [{ scheme: "Bearer" }],
     credentialHeaders: header === undefined ? ["authorization"] : ["authorization", header],
     isCurrent: (identity) => isCurrent(parts, identity),
+    isKeptOnReload: true,
     models: () => store.models(),
     surfaces: [clientsSurface(store), usageSurface()],
     health: () => store.health(),

@@ -110,6 +110,7 @@ export default definePlugin({
     });
     return {
       credentialHeaders: authorization ? ["authorization", header] : [header],
+      isKeptOnReload: settings.file === undefined,
       isCurrent: (identity) => isAmong(digests, ISSUED.get(identity)),
       challenges: () => (authorization ? [{ scheme: "Bearer" }] : []),
       authenticate(request): Outcome {

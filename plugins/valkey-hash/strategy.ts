@@ -73,6 +73,8 @@ export async function createStrategy(settings: Settings, host: Host): Promise<St
     challenges: () => challenges(basic),
     credentialHeaders: header === undefined ? ["authorization"] : ["authorization", header],
     isCurrent: (identity) => isCurrent(parts, identity),
+    // Certificates that are named in settings are read once.
+    isKeptOnReload: settings.tls === undefined,
     tokens: openKeeper({ ...parts, clock, ...keeperSide(parts) }),
     health: () => health(parts, settings),
     close: () => close(parts),

@@ -8,7 +8,7 @@ import { resolve } from "node:path";
 import { MemberError, type MemberRecord, type MemberStore } from "../contract/members.ts";
 import type { Role } from "../contract/outcome.ts";
 import { EXIT, type ExitCode, errorMessage, OperatorError } from "../errors.ts";
-import type { OpenedKeeper } from "../lifecycle.ts";
+import type { OpenedKeeper } from "../open-keeper.ts";
 import { databaseProblem } from "../store/sqlite.ts";
 import { columns } from "./columns.ts";
 import type { CliContext, CommonOptions } from "./context.ts";

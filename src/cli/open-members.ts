@@ -4,7 +4,7 @@
  * Invariant: like every command it works on what the configuration says, and leaves nothing running.
  */
 import type { MemberStore } from "../contract/members.ts";
-import { type Keeping, type OpenedKeeper, type OpenOptions, openKeeper } from "../lifecycle.ts";
+import { type Keeping, type OpenedKeeper, type OpenOptions, openKeeper } from "../open-keeper.ts";
 
 /** Opens the named strategy, or the only one that knows members. */
 export type OpenMembers = (options: OpenOptions) => Promise<OpenedKeeper<MemberStore>>;

@@ -7,7 +7,7 @@ import { z } from "zod";
 import plugin from "../../plugins/bearer-sqlite/index.ts";
 import { temporaryDirectory } from "../../test/support/host.ts";
 import { EXIT, OperatorError } from "../errors.ts";
-import { openStrategy } from "../lifecycle.ts";
+import { openStrategy } from "../open-keeper.ts";
 import type { CliContext } from "./context.ts";
 import {
   tokenCreate,

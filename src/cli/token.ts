@@ -7,7 +7,7 @@
 import { systemClock } from "../clock.ts";
 import type { IssuedToken, TokenRecord } from "../contract/tokens.ts";
 import { EXIT, type ExitCode, errorMessage, OperatorError } from "../errors.ts";
-import { type OpenedStrategy, openStrategy } from "../lifecycle.ts";
+import { type OpenedStrategy, openStrategy } from "../open-keeper.ts";
 import type { CliContext, CommonOptions } from "./context.ts";
 import {
   creator,

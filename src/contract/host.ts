@@ -85,6 +85,6 @@ export interface Host {
    * the service's environment, so nothing may be concluded from what the config or environment lacks.
    */
   readonly purpose: "serve" | "command";
-  /** Aborted when the gateway shuts down. */
+  /** Aborted when this instance is about to be closed. */
   readonly signal: AbortSignal;
 }

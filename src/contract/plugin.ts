@@ -92,6 +92,12 @@ export interface StrategyInstance {
   models?(): readonly string[] | null;
   readonly surfaces?: readonly Surface[];
   health?(): readonly Condition[];
+  /**
+   * True: a reload that changes nothing about this strategy in the config keeps this instance. Say so only when
+   * whatever else `init` has read (files, databases) is followed by the instance itself. Default: each reload starts a
+   * new one, and closes this one when its last request is over.
+   */
+  readonly isKeptOnReload?: boolean;
   /** Called once or more; must not throw. Flush here. */
   close?(): void | Promise<void>;
 }

@@ -6,7 +6,7 @@
  */
 import { systemClock } from "../../clock.ts";
 import { EXIT, OperatorError } from "../../errors.ts";
-import { openStrategy } from "../../lifecycle.ts";
+import { openStrategy } from "../../open-keeper.ts";
 import { commandPrefix, planFor } from "../service/plan.ts";
 import { programError, run as runProgram } from "../service/programs.ts";
 import { Systemd } from "../service/systemd.ts";

@@ -5,7 +5,7 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { EXIT, errorMessage, OperatorError } from "../../errors.ts";
-import { openStrategy } from "../../lifecycle.ts";
+import { openStrategy } from "../../open-keeper.ts";
 import type { CliContext } from "../context.ts";
 import { Systemd } from "../service/systemd.ts";
 import { findUnit } from "../service/unit-file.ts";
