@@ -18,6 +18,8 @@ import { type Supervised, summary } from "./supervised.ts";
 export interface Loaded {
   readonly config: GatewayConfig;
   readonly loadPlugin: LoadPlugin;
+  /** What the operator should know although nothing is wrong, one sentence each. */
+  readonly notes?: readonly string[];
 }
 
 export interface ReloadOptions {
@@ -38,13 +40,14 @@ export function reloads(options: ReloadOptions): () => Promise<Verdict> {
   return oneAtATime(async () => {
     manager?.reloading();
     try {
-      const { config, loadPlugin } = await options.load();
+      const { config, loadPlugin, notes = [] } = await options.load();
       const changed = configDifference(current, config);
       const { added, removed } = await gateway.reload({ config, loadPlugin });
       current = config;
       options.inForce(config);
       const serving = { config, addresses: gateway.addresses };
       manager?.ready(serving);
+      for (const note of notes) log.warn("config.note", { note });
       log.info("config.reloaded", {
         changed: listed(changed),
         added: listed(added),
