@@ -9,7 +9,7 @@
 import type { CheckProxy, IdentityHeaderNames, RouteConfig } from "./config/model.ts";
 import type { Identity } from "./contract/outcome.ts";
 import { headerText, identityFacts } from "./headers.ts";
-import { type Fields, onlyValue } from "./wire/fields.ts";
+import { type Fields, lowerCase, onlyValue } from "./wire/fields.ts";
 import { isRequestLine, type RequestHead } from "./wire/head.ts";
 
 /** The request that the proxy holds. */
@@ -119,7 +119,7 @@ function checked(parts: {
   readonly target: string | null;
 }): Original | null {
   const { method, scheme, target } = parts;
-  const authority = parts.authority?.toLowerCase() ?? "";
+  const authority = lowerCase(parts.authority ?? "");
   if (method === null || scheme === null || target === null) return null;
   return isRequestLine(method, target, authority) ? { method, scheme, authority, target } : null;
 }
@@ -131,7 +131,7 @@ function only(fields: Fields, name: string): string | null {
 
 /** Traefik says `ws` and `wss` of a WebSocket handshake. */
 function schemeOf(text: string | null): Original["scheme"] | null {
-  const lower = text?.toLowerCase();
+  const lower = lowerCase(text ?? "");
   if (lower === "http" || lower === "ws") return "http";
   return lower === "https" || lower === "wss" ? "https" : null;
 }

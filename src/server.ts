@@ -13,7 +13,7 @@ import { type ListenerTls, listenerTls } from "./listener-tls.ts";
 import type { Origin } from "./request-view.ts";
 import { until } from "./until.ts";
 import type { Exchange, ExchangeHandler, Peer } from "./wire/exchange.ts";
-import { listMembers, onlyValue } from "./wire/fields.ts";
+import { listMembers, lowerCase, onlyValue } from "./wire/fields.ts";
 import {
   type ConnectionLimits,
   type ConnectionSettings,
@@ -362,14 +362,14 @@ export function originReader(
         authority: head.authority,
       };
     }
-    const proto = singleValue(exchange, "x-forwarded-proto")?.toLowerCase();
-    const host = singleValue(exchange, "x-forwarded-host")?.toLowerCase();
+    const proto = lowerCase(singleValue(exchange, "x-forwarded-proto") ?? "");
+    const host = lowerCase(singleValue(exchange, "x-forwarded-host") ?? "");
     return {
       requestId: trustedRequestId(exchange) ?? mintRequestId(),
       clientAddress: clientAddress(exchange, isTrusted),
       isPeerTrusted: true,
       scheme: proto === "https" || proto === "http" ? proto : own,
-      authority: host !== undefined && HOST.test(host) ? host : head.authority,
+      authority: HOST.test(host) ? host : head.authority,
     };
   };
 }

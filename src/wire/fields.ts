@@ -12,6 +12,14 @@ export interface Fields {
   readonly values: readonly string[];
 }
 
+/** What `toLowerCase` would change, and all beyond ASCII. */
+const CAPITAL = /[A-Z\x80-\uffff]/;
+
+/** `toLowerCase`, which on a piece of a head takes three times as long as to see that there is nothing to do. */
+export function lowerCase(text: string): string {
+  return CAPITAL.test(text) ? text.toLowerCase() : text;
+}
+
 /** The value of the first line with this lower-case name, or undefined. */
 export function firstValue(fields: Fields, name: string): string | undefined {
   const index = fields.lower.indexOf(name);
@@ -39,7 +47,7 @@ export function listMembers(fields: Fields, name: string): string[] {
   const members: string[] = [];
   for (const value of allValues(fields, name)) {
     for (const member of value.split(",")) {
-      const trimmed = member.trim().toLowerCase();
+      const trimmed = lowerCase(member.trim());
       if (trimmed !== "") members.push(trimmed);
     }
   }

@@ -5,7 +5,7 @@
  * differently (both lengths, odd Transfer-Encoding, folded lines, bare CR or LF, blanks before a colon, two Host
  * lines) is a fault and the connection ends with it; nothing is repaired.
  */
-import { allValues, type Fields, firstValue } from "./fields.ts";
+import { allValues, type Fields, firstValue, lowerCase } from "./fields.ts";
 
 /** How the bytes after a head are delimited. `length: null` for `chunked` and `until_close`. */
 export type Framing =
@@ -53,17 +53,11 @@ export type HeadFault =
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const METHOD = /^[A-Z][A-Z-]{0,31}$/;
-/** A control byte other than HTAB, CR and LF. */
-const CONTROL = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]/;
-/** A bare CR or LF between other bytes. Look-around would say the same in four times the time. */
-const BARE_NEWLINE = /\r[^\n]|[^\r]\n/;
-
-/** A bare CR, a bare LF or a control byte other than HTAB, anywhere in a head. */
-function isForbidden(text: string): boolean {
-  return (
-    CONTROL.test(text) || BARE_NEWLINE.test(text) || text.startsWith("\n") || text.endsWith("\r")
-  );
-}
+/**
+ * A control byte other than HTAB, a bare CR or a bare LF, anywhere in a head. Saying the last two with the bytes beside
+ * them (`\r[^\n]|[^\r]\n`) takes three times as long, because then every byte may begin a match.
+ */
+const FORBIDDEN = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
 const AUTHORITY =
   /^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/;
 const DIGITS = /^\d{1,15}$/;
@@ -141,7 +135,7 @@ export const MAX_FIELDS = 200;
  * @returns the head, or why it is refused
  */
 export function parseRequestHead(text: string): RequestHead | HeadFault {
-  if (isForbidden(text)) return "bad_request";
+  if (FORBIDDEN.test(text)) return "bad_request";
   const newline = text.indexOf("\r\n");
   const line = readLine(text, newline === -1 ? text.length : newline);
   if (line === null) return "bad_request";
@@ -201,7 +195,7 @@ function assembleRequest(
 /** Whether a method, a path with query and an authority could come in by a request head of their own. */
 export function isRequestLine(method: string, target: string, authority: string): boolean {
   if (!METHOD.test(method) || method === "CONNECT" || method === "TRACE") return false;
-  if (!AUTHORITY.test(authority) || isForbidden(target)) return false;
+  if (!AUTHORITY.test(authority) || FORBIDDEN.test(target)) return false;
   return target.startsWith("/") && !/[#\s]/.test(target);
 }
 
@@ -211,7 +205,7 @@ function requestAuthority(fields: Fields, minor: 0 | 1): string | null {
   if (hosts.length === 0) return minor === 0 ? "" : null;
   const host = hosts[0];
   if (hosts.length > 1 || host === undefined || !AUTHORITY.test(host)) return null;
-  return host.toLowerCase();
+  return lowerCase(host);
 }
 
 /** The path and query of a target; `null` for other forms and for an absolute form that names another host. */
@@ -254,7 +248,7 @@ function persists(fields: Fields, minor: 0 | 1): boolean {
 
 /** Parses a response head, `null` when it is broken. @param text as in {@link parseRequestHead} */
 export function parseResponseHead(text: string): ResponseHead | null {
-  if (isForbidden(text)) return null;
+  if (FORBIDDEN.test(text)) return null;
   const lineEnd = text.indexOf("\r\n");
   const line = lineEnd === -1 ? text : text.slice(0, lineEnd);
   const match = /^HTTP\/1\.([01]) ([1-9]\d{2})(?: (.*))?$/.exec(line);
