@@ -67,7 +67,11 @@ function isBlank(code: number): boolean {
 
 const BLANK = /[ \t]/;
 
+/** As nearly everybody writes it. What follows reads it no differently, but in three times the time. */
+const BEARER = "Bearer ";
+
 function fromAuthorization(value: string, basic: boolean): FoundCredential {
+  if (value.startsWith(BEARER)) return checked(trimBlanks(value.slice(BEARER.length)));
   const end = value.search(BLANK);
   const scheme = (end === -1 ? value : value.slice(0, end)).toLowerCase();
   const rest = end === -1 ? "" : trimBlanks(value.slice(end));
