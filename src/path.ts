@@ -32,6 +32,8 @@ export interface CanonicalPath {
   readonly merged: string;
   /** Dot segments resolved, empty segments kept. */
   readonly kept: string;
+  /** Both are the raw path, and {@link readingsOf} has no other one. */
+  readonly isPlain: boolean;
 }
 
 /**
@@ -39,7 +41,7 @@ export interface CanonicalPath {
  * `%uXXXX` under any number of decodings.
  */
 export function canonicalPath(raw: string): CanonicalPath | null {
-  if (PLAIN.test(raw)) return { merged: raw, kept: raw };
+  if (PLAIN.test(raw)) return { merged: raw, kept: raw, isPlain: true };
   if (BAD_ESCAPE.test(raw)) return null;
   let text = raw;
   for (let decodings = 0; ; decodings++) {
@@ -50,7 +52,7 @@ export function canonicalPath(raw: string): CanonicalPath | null {
     text = decoded;
   }
   const kept = resolveDots(raw);
-  return { merged: resolveDots(mergeSlashes(raw)), kept };
+  return { merged: resolveDots(mergeSlashes(raw)), kept, isPlain: false };
 }
 
 /** A path on its way through a backend. */

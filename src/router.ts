@@ -50,7 +50,7 @@ export function createRouter<Route>(
     const candidates = isForAll ? compiled : candidatesFor(compiled, hostOf(authority), method);
     const { found, canonical } = firstFor(candidates, forms);
     const path = isSentOn ? raw : canonical;
-    if (!readingsAgree({ candidates, found, isFolded }, path)) {
+    if (!readingsAgree({ candidates, found, isFolded }, path, forms.isPlain)) {
       return { kind: "refused", reason: "path_ambiguous" } as const;
     }
     if (found === undefined) return { kind: "none", path } as const;
@@ -70,18 +70,25 @@ interface Finding<Route> {
   readonly isFolded: boolean;
 }
 
-function readingsAgree<Route>(finding: Finding<Route>, path: string): boolean {
-  const { candidates, found, isFolded } = finding;
+function readingsAgree<Route>(finding: Finding<Route>, path: string, isPlain: boolean): boolean {
+  // The only reading of a plain path is the one that has led to `found`.
+  if (isPlain) return foldedAgrees(finding, path);
+  const { candidates, found } = finding;
   const readings = readingsOf(path);
   if (readings === null) return false;
   // `path` itself is among them: a route that keeps slashes may own what another one has merged.
   for (const reading of readings) {
     if (candidates.find((one) => fits(one.paths, reading)) !== found) return false;
-    if (isFolded && !needsFold(reading)) continue;
-    const folded = foldPath(reading);
-    if (candidates.find((one) => fits(one.foldedPaths, folded)) !== found) return false;
+    if (!foldedAgrees(finding, reading)) return false;
   }
   return true;
+}
+
+function foldedAgrees<Route>(finding: Finding<Route>, reading: string): boolean {
+  const { candidates, found, isFolded } = finding;
+  if (isFolded && !needsFold(reading)) return true;
+  const folded = foldPath(reading);
+  return candidates.find((one) => fits(one.foldedPaths, folded)) === found;
 }
 
 function compile<Route>(config: RouteConfig, route: Route): CompiledRoute<Route> {
