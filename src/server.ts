@@ -394,6 +394,9 @@ function clientAddress(
   isTrusted: (address: string, isUnix: boolean) => boolean,
 ): string {
   if (!exchange.head.fields.lower.includes("x-forwarded-for")) return exchange.peer.address;
+  // One hop, as most proxies say it; the list below would come to the same.
+  const only = onlyValue(exchange.head.fields, "x-forwarded-for");
+  if (only !== undefined && isIP(only) === 4) return only;
   const hops = listMembers(exchange.head.fields, "x-forwarded-for");
   let address = exchange.peer.address;
   for (let i = hops.length - 1; i >= 0; i--) {
