@@ -27,10 +27,15 @@ export function isHash(text: string): boolean {
 }
 
 /**
- * A hash for finding a token in this process's own memory: HMAC-SHA256 under a key that is drawn now and never leaves.
- * The platform computes it in a tenth of the time of the other.
+ * A hash for finding a token in this process's own memory: SHA-256 of a key, which is drawn now and never leaves, and the
+ * token behind it. The platform computes it in a tenth of the time of the other. Nobody sees a result, so nothing
+ * can be appended to one, which is what HMAC would prevent for twice the time.
  */
 export function memoryHasher(): (token: string) => string {
-  const keyed = new Bun.CryptoHasher("sha256", randomBytes(32));
-  return (token) => keyed.copy().update(token).digest("latin1");
+  const key = randomBytes(32).toString("base64url");
+  const digest = Buffer.alloc(32);
+  return (token) => {
+    Bun.SHA256.hash(key + token, digest);
+    return digest.toString("latin1");
+  };
 }
