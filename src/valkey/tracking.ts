@@ -117,8 +117,11 @@ export function openTracking(options: TrackingOptions): Tracking {
   // Tries again by itself; a first failure is no other than a later one.
   redis.connect().catch(() => {});
   return {
-    isLive: () =>
-      isOn && !isAsking && !isDeaf && performance.now() - answeredMs < MAX_SILENCE_MS && isQuiet(),
+    isLive() {
+      if (!isOn || isAsking || isDeaf) return false;
+      const nowMs = performance.now();
+      return nowMs - answeredMs < MAX_SILENCE_MS && isQuiet(nowMs);
+    },
     isOn: () => isOn && !isDeaf,
     problem: () => (isDeaf ? "LISTENER" : problem),
     restart() {
@@ -145,15 +148,14 @@ async function switchOn({ redis, prefix, isSameServer }: TrackingOptions): Promi
  * Whether nothing waits to be read, asked before the first use in each turn of the event loop: every request of the
  * turn had come in by then, and so had the messages that came before it.
  */
-function oncePerTurn(look: ReturnType<typeof openLook>, redis: Redis): () => boolean {
+function oncePerTurn(look: ReturnType<typeof openLook>, redis: Redis): (nowMs: number) => boolean {
   let isAsked = false;
   let isQuiet = false;
   let askedMs = 0;
   const newTurn = (): void => {
     isAsked = false;
   };
-  return () => {
-    const nowMs = performance.now();
+  return (nowMs) => {
     if (isAsked && nowMs - askedMs < LONG_TURN_MS) return isQuiet;
     isQuiet = look(redis.stream) !== "pending";
     askedMs = nowMs;
