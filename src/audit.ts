@@ -42,6 +42,8 @@ export interface AccessFacts {
 
 export interface Audit {
   decision(request: RequestFacts, facts: DecisionFacts): void;
+  /** False: nothing becomes of what `access` is told. */
+  readonly isAccessLogged: boolean;
   access(request: RequestFacts, decision: DecisionFacts | null, facts: AccessFacts): void;
   /** A fault inside: the error's text is for the operator only. */
   fault(request: RequestFacts, where: string, error: unknown): void;
@@ -52,6 +54,7 @@ const MAX_PATH = 512;
 /** @param isAccessLogged `logging.access`: false leaves only refusals and faults */
 export function createAudit(log: Log, isAccessLogged: boolean): Audit {
   return {
+    isAccessLogged,
     decision(request, facts) {
       const isRefusal = facts.decision !== "allow";
       if (!isAccessLogged && !isRefusal) return;
