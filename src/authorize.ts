@@ -15,6 +15,7 @@ export function authorize(
   identity: Identity,
 ): Denial | null {
   if (route.requireRole === "admin" && identity.role !== "admin") return "insufficient_role";
+  if (route.requireScopes.length === 0) return null;
   const scopes = identity.scopes ?? [];
   const isMissingOne = route.requireScopes.some((scope) => !scopes.includes(scope));
   return isMissingOne ? "insufficient_scope" : null;

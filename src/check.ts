@@ -64,7 +64,7 @@ export function readOriginal(
   isSecure: boolean,
 ): Original | null {
   const words = WORDS[proxy];
-  if (FOREIGN[words].some((name) => head.fields.lower.includes(name))) return null;
+  for (const name of FOREIGN[words]) if (head.fields.lower.includes(name)) return null;
   if (words === "start line") return fromStartLine(head, patterns, isSecure);
   return words === "original" ? fromOriginalUrl(head, isSecure) : fromForwarded(head.fields);
 }

@@ -40,7 +40,7 @@ export function refuse(refusal: Refusal): Reply {
     `${JSON.stringify(errorBody(refusal.dialect, entry, refusal.requestId))}\n`,
   );
   const type = refusal.dialect === "problem" ? "application/problem+json" : "application/json";
-  let fields = `Date: ${httpDate()}\r\nContent-Type: ${type}\r\nCache-Control: no-store\r\n`;
+  let fields = `${dateField()}Content-Type: ${type}\r\nCache-Control: no-store\r\n`;
   fields += `X-Request-Id: ${refusal.requestId}\r\nX-Gatehouse-Reason: ${entry.public}\r\n`;
   fields += challengeFields(entry, refusal);
   if (known.status === 503) fields += "Retry-After: 5\r\n";
@@ -93,7 +93,7 @@ export function answer(status: number, fields: string, body: string | null): Rep
   return {
     status,
     reason: title,
-    fields: `Date: ${httpDate()}\r\n${type}${fields}`,
+    fields: dateField() + type + fields,
     body: body === null ? null : encoder.encode(body),
   };
 }
@@ -108,16 +108,16 @@ export function dialectOf(path: string, hasAnthropicVersion: boolean): ErrorDial
 const OPENAI_PATH =
   /^\/v1\/(?:chat|completions|responses|embeddings|models|images|audio|files|uploads|batches|moderations|fine_tuning|assistants|threads|vector_stores|realtime|rerank|videos|conversations|containers|evals)(?:\/|$)/;
 
-let dateText = "";
+let dateLine = "";
 let dateSecond = 0;
 
 /** RFC 9110 section 6.6.1; formatted once a second. */
-function httpDate(): string {
+function dateField(): string {
   const now = Date.now();
   const second = Math.floor(now / 1000);
   if (second !== dateSecond) {
     dateSecond = second;
-    dateText = new Date(now).toUTCString();
+    dateLine = `Date: ${new Date(now).toUTCString()}\r\n`;
   }
-  return dateText;
+  return dateLine;
 }

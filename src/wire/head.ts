@@ -91,15 +91,18 @@ function nameAt(text: string, at: number, colon: number): Name | null {
   return name;
 }
 
-/** Parses the lines from `start` to the end of `text`; `null` when one of them is not a field line. */
+/**
+ * Parses the lines from `start` to the end of `text`; `null` when one of them is not a field line.
+ * @param text without anything {@link FORBIDDEN}, so that each LF ends a line and has its CR
+ */
 function parseFields(text: string, start: number): Fields | null {
   const lower: string[] = [];
   const raw: string[] = [];
   const values: string[] = [];
   let at = start;
   while (at < text.length) {
-    let end = text.indexOf("\r\n", at);
-    if (end === -1) end = text.length;
+    const newline = text.indexOf("\n", at);
+    const end = newline === -1 ? text.length : newline - 1;
     const colon = text.indexOf(":", at);
     if (colon === -1 || colon >= end) return null;
     const name = nameAt(text, at, colon);
