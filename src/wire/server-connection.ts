@@ -227,7 +227,6 @@ export class ServerConnection implements SocketOwner {
       return;
     }
     this.state = "sending";
-    this.sinceMs = performance.now();
     const { head } = exchange;
     const mayStay = head.keepAlive && !this.isDraining && mayLiveOn(exchange, reply);
     const context = { method: head.method, minor: head.minor, keepAlive: mayStay };
@@ -235,6 +234,7 @@ export class ServerConnection implements SocketOwner {
       this.replyWhole(reply, wholeReply(reply, context));
       return;
     }
+    this.sinceMs = performance.now();
     const settle = (complete: boolean): void => {
       this.onFlushed = null;
       reply.onSent?.({ bodyBytes: writer.bodyBytes, isComplete: complete });
@@ -264,8 +264,10 @@ export class ServerConnection implements SocketOwner {
       else this.close(false);
     };
     this.outgoing.writeHead(head, body ?? undefined);
-    if (this.outgoing.queuedBytes > 0) this.onFlushed = settle;
-    else settle(true);
+    if (this.outgoing.queuedBytes > 0) {
+      this.sinceMs = performance.now();
+      this.onFlushed = settle;
+    } else settle(true);
   }
 
   private sent(reply: Reply, complete: boolean): void {
