@@ -119,14 +119,18 @@ function authenticate(parts: Parts, credential: FoundCredential): Outcome | Prom
   const name = parts.memoryHash(token);
   const held = parts.answers.find(name);
   if (held !== undefined && parts.tracking?.isLive() === true) return judge(parts, held);
-  return lookUp(parts, token, name);
+  return lookUp(parts, name, hashesOf(parts, token, held));
+}
+
+/** Of a token that is held the hash is known, unless it may also lie under that of another salt. */
+function hashesOf({ hashers }: Parts, token: string, held: Held | undefined): readonly Hash[] {
+  if (held !== undefined && hashers.length === 1) return [held.entry.hash];
+  return hashers.map((hasher) => hasher(token));
 }
 
 /** Under each salt at once, so that it is one round trip also while salts are rotated. */
-async function lookUp(parts: Parts, token: string, name: string): Promise<Outcome> {
-  const found = await Promise.all(
-    parts.hashers.map((hasher) => readHeld(parts, hasher(token), name)),
-  );
+async function lookUp(parts: Parts, name: string, hashes: readonly Hash[]): Promise<Outcome> {
+  const found = await Promise.all(hashes.map((hash) => readHeld(parts, hash, name)));
   const held = found.find((one) => typeof one !== "string");
   if (held !== undefined) return judge(parts, held);
   return found.includes("broken") ? { outcome: "reject", reason: "invalid_token" } : UNKNOWN;
