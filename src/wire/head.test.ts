@@ -101,6 +101,26 @@ describe("A request head", () => {
   ] as const)("is refused with %s: %j", (fault, text) => {
     expect(parseRequestHead(text)).toBe(fault);
   });
+
+  test("is refused wherever a CR or a LF is not half of a line's end", () => {
+    const parts = ["", "\r", "\n", "\r\n", "A:b"];
+    const ends = parts.flatMap((a) => parts.flatMap((b) => parts.map((c) => a + b + c)));
+    const bare = ends.filter((end) => /[\r\n]/.test(end.replaceAll("\r\n", "")));
+    expect(bare.length).toBeGreaterThan(50);
+    for (const end of bare) {
+      for (const text of [GET + end, end + GET, `${GET}\r\nA: b${end}c`]) {
+        expect([text, parseRequestHead(text)]).toEqual([text, "bad_request"]);
+      }
+    }
+  });
+
+  test("may have every byte in a value but control bytes, of which only TAB", () => {
+    for (let code = 0; code < 256; code += 1) {
+      const head = parseRequestHead(`${GET}\r\nA: b${String.fromCharCode(code)}c`);
+      const isControl = (code < 0x20 && code !== 0x09) || code === 0x7f;
+      expect([code, typeof head]).toEqual([code, isControl ? "string" : "object"]);
+    }
+  });
 });
 
 describe("A response head", () => {
