@@ -9,8 +9,8 @@
 import type { TokensTable } from "./tokens-table.ts";
 import type { StoredToken } from "./verify.ts";
 
-/** Rows kept; more than that at once start over. */
-const MAX_ROWS = 10_000;
+/** Rows kept in each of two halves. When one is full, the other one, which nobody has asked for since, is forgotten. */
+const HALF_ROWS = 10_000;
 
 /** A turn that lasts longer asks again: something in it has waited. */
 const LONG_TURN_MS = 1;
@@ -25,18 +25,31 @@ export interface FreshRows {
 
 /** Puts rows before a table. */
 export function freshRows(table: TokensTable): FreshRows {
-  const rows = new Map<string, StoredToken>();
+  let rows = new Map<string, StoredToken>();
+  let older = new Map<string, StoredToken>();
   let version: number | null = null;
   let isAsked = false;
   let askedMs = 0;
   const newTurn = (): void => {
     isAsked = false;
   };
+  const forget = (): void => {
+    rows.clear();
+    older.clear();
+  };
+  const keep = (key: string, row: StoredToken): StoredToken => {
+    if (rows.size >= HALF_ROWS) {
+      [rows, older] = [older, rows];
+      rows.clear();
+    }
+    rows.set(key, row);
+    return row;
+  };
   const ask = (): void => {
     const nowMs = performance.now();
     if (isAsked && nowMs - askedMs < LONG_TURN_MS) return;
     const current = table.version();
-    if (current !== version) rows.clear();
+    if (current !== version) forget();
     version = current;
     askedMs = nowMs;
     if (isAsked) return;
@@ -48,16 +61,13 @@ export function freshRows(table: TokensTable): FreshRows {
     ask();
     const known = rows.get(key);
     if (known !== undefined) return known;
-    const row = read();
-    if (row === null) return null;
-    if (rows.size >= MAX_ROWS) rows.clear();
-    rows.set(key, row);
-    return row;
+    const row = older.get(key) ?? read();
+    return row === null ? null : keep(key, row);
   };
   return {
     byId: (id) => look(id, () => table.byId(id)),
     byForeignDigest: (digest) =>
       look(Buffer.from(digest).toString("latin1"), () => table.byForeignDigest(digest)),
-    drop: () => rows.clear(),
+    drop: forget,
   };
 }
