@@ -306,17 +306,26 @@ backend app
   };
 };
 
+/** As many kept connections as clients. */
+const CADDY_KEPT = "transport http { \n keepalive_idle_conns_per_host 64 \n }";
+const ONE_THREAD = { GOMAXPROCS: "1" };
+
 /** `forward_auth` to a service, with as many kept connections as clients instead of 32. */
-export const caddyForwardAuth: Recipe = (lab, options) => caddy(lab, options, { GOMAXPROCS: "1" });
+export const caddyForwardAuth: Recipe = (lab, options) =>
+  caddy(lab, options, { kept: CADDY_KEPT, threads: ONE_THREAD });
 
 /** The same as its package starts it: as many threads as there are processors. */
 export const caddyAllThreads: Recipe = (lab, options) =>
-  caddy(lab, { ...options, label: "all threads" }, {});
+  caddy(lab, { ...options, label: "all threads" }, { kept: CADDY_KEPT, threads: {} });
+
+/** As its documentation writes it: of the connections to a host 32 are kept, the rest are made anew. */
+export const caddyDefaults: Recipe = (lab, options) =>
+  caddy(lab, { ...options, label: "its defaults" }, { kept: "", threads: {} });
 
 async function caddy(
   lab: Lab,
   options: Options,
-  threads: Readonly<Record<string, string>>,
+  { kept, threads }: { readonly kept: string; readonly threads: Readonly<Record<string, string>> },
 ): Promise<Prepared | null> {
   const program = installed("caddy");
   if (program === null) return null;
@@ -324,7 +333,6 @@ async function caddy(
   const port = await freePort();
   const directory = lab.makeDirectory("caddy");
   const config = join(directory, "Caddyfile");
-  const kept = "transport http { \n keepalive_idle_conns_per_host 64 \n }";
   writeFileSync(
     config,
     `{

@@ -8,6 +8,7 @@
 import {
   bareProxy,
   caddyAllThreads,
+  caddyDefaults,
   caddyForwardAuth,
   gatehouseSqlite,
   gatehouseStatic,
@@ -32,6 +33,7 @@ export async function run(lab: Lab): Promise<void> {
     haproxyAcl,
     caddyForwardAuth,
     caddyAllThreads,
+    caddyDefaults,
     bareProxy,
   ];
   const contenders = await startAll(
@@ -80,5 +82,10 @@ function report(measured: readonly Measured[]): void {
     "CPU per request, Gatehouse : Caddy forward_auth + service, all threads",
     0.2,
     ratioTo("Caddy forward_auth + service, all"),
+  );
+  printTarget(
+    "CPU per request, Gatehouse : Caddy forward_auth + service, its defaults",
+    0.2,
+    ratioTo("Caddy forward_auth + service, its"),
   );
 }
