@@ -41,21 +41,32 @@ export interface AccessFacts {
 }
 
 export interface Audit {
+  /** Somebody listens to access events; false: none need be put together. */
+  readonly wantsAccess: boolean;
   decision(request: RequestFacts, facts: DecisionFacts): void;
-  /** False: nothing becomes of what `access` is told. */
-  readonly isAccessLogged: boolean;
   access(request: RequestFacts, decision: DecisionFacts | null, facts: AccessFacts): void;
   /** A fault inside: the error's text is for the operator only. */
   fault(request: RequestFacts, where: string, error: unknown): void;
 }
 
+/** Who is told of every event as well, whatever is logged. It keeps the redaction of its own output. */
+export type AuditListener = Pick<Audit, "decision" | "access">;
+
 const MAX_PATH = 512;
 
-/** @param isAccessLogged `logging.access`: false leaves only refusals and faults */
-export function createAudit(log: Log, isAccessLogged: boolean): Audit {
+/**
+ * @param isAccessLogged `logging.access`: false leaves only refusals and faults
+ * @param listener `null`: there is only the log
+ */
+export function createAudit(
+  log: Log,
+  isAccessLogged: boolean,
+  listener: AuditListener | null,
+): Audit {
   return {
-    isAccessLogged,
+    wantsAccess: isAccessLogged || listener !== null,
     decision(request, facts) {
+      listener?.decision(request, facts);
       const isRefusal = facts.decision !== "allow";
       if (!isAccessLogged && !isRefusal) return;
       log[facts.decision === "fault" ? "error" : "info"]("auth.decision", {
@@ -64,6 +75,7 @@ export function createAudit(log: Log, isAccessLogged: boolean): Audit {
       });
     },
     access(request, decision, facts) {
+      listener?.access(request, decision, facts);
       if (!isAccessLogged) return;
       log.info("http.access", {
         ...requestFields(request),

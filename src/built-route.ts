@@ -29,7 +29,7 @@ export interface BuiltRoute {
   readonly removedFor: ReadonlyMap<string, ReadonlySet<string>>;
 }
 
-/** A surface that Gatehouse has itself for the strategy that the route names; `null` when there is none. */
+/** A surface that Gatehouse has itself, for the strategy that the route names or of its own; `null`: there is none. */
 export type BuiltInSurface = (route: RouteConfig) => Surface | null;
 
 /** What a route may name. */
@@ -96,9 +96,11 @@ function surfaceOf(
   { strategy, name }: NonNullable<RouteConfig["surface"]>,
   { strategies, builtInSurface }: RouteParts,
 ): Surface {
+  const builtIn = (): Surface | undefined => builtInSurface?.(route) ?? undefined;
+  if (strategy === null) return required(builtIn(), name);
   const { surfaces } = required(strategies.get(strategy), strategy).instance;
   const own = surfaces?.find((one) => one.name === name);
-  return required(own ?? builtInSurface?.(route) ?? undefined, `${strategy}.${name}`);
+  return required(own ?? builtIn(), `${strategy}.${name}`);
 }
 
 function required<T>(value: T | undefined, name: string): T {

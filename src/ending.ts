@@ -1,7 +1,7 @@
 /**
  * How a request ends: a reply of ours or of the upstream, with its decision and its access event.
  *
- * Invariant: every reply that leaves here is followed by exactly one access event where those are logged, every
+ * Invariant: every reply that leaves here is followed by exactly one access event where somebody wants those, every
  * refusal is preceded by exactly one decision event, and neither knows more of the request than `RequestFacts`.
  */
 import type { Audit, DecisionFacts, RequestFacts } from "./audit.ts";
@@ -74,7 +74,7 @@ export class Ending {
 
   /** Hangs the access event on the end of the reply. */
   finish(step: Step, decision: DecisionFacts, reply: Reply, upstream: string | null): Reply {
-    if (reply.tunnel !== undefined || !this.audit.isAccessLogged) return reply;
+    if (reply.tunnel !== undefined || !this.audit.wantsAccess) return reply;
     // Written out: copying with a spread showed in profiles.
     return {
       status: reply.status,

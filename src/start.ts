@@ -17,8 +17,9 @@ import { EXIT, OperatorError } from "./errors.ts";
 import type { Upstream } from "./forward.ts";
 import { createGateway } from "./gateway.ts";
 import { type RunningStrategies, startStrategies } from "./lifecycle.ts";
+import type { Exposition, LastReload, Metrics, Vitals } from "./metrics.ts";
 import { restartReason } from "./restart-reason.ts";
-import { type Changed, listen, originReader } from "./server.ts";
+import { type Changed, listen, originReader, type Server } from "./server.ts";
 import { type StreamWatch, watchStreams } from "./streams.ts";
 import { until } from "./until.ts";
 import type { ExchangeHandler } from "./wire/exchange.ts";
@@ -31,6 +32,8 @@ export interface StartOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Log;
   readonly clock: Clock;
+  /** Of this build, for the metrics. */
+  readonly version: string;
   /** Makes the surfaces that Gatehouse has itself. Absent: only those of strategies can be named. */
   readonly builtInSurfaces?: MakeBuiltInSurfaces;
 }
@@ -41,6 +44,8 @@ export type MakeBuiltInSurfaces = (parts: {
   readonly strategies: ReadonlyMap<string, NamedStrategy>;
   readonly log: Log;
   readonly clock: Clock;
+  /** `null` when no route asks for it. */
+  readonly exposition: Exposition | null;
 }) => Promise<BuiltInSurface>;
 
 /** A running gateway. */
@@ -54,6 +59,8 @@ export interface RunningGateway {
    * @throws OperatorError with one clear line when it cannot be; then all is as before
    */
   reload(next: Pick<StartOptions, "config" | "loadPlugin">): Promise<Reloaded>;
+  /** For the metrics: a config was not put in force, be it that it could not even be read. */
+  reloadFailed(): void;
   /** Stops accepting, finishes what is open up to the deadline, then closes everything. */
   stop(deadlineMs: number): Promise<void>;
 }
@@ -69,8 +76,21 @@ const CLOSE_FRAME_MS = 1000;
 /** @throws OperatorError with one clear line when something cannot be started */
 export async function startGateway(options: StartOptions): Promise<RunningGateway> {
   const streams = watchStreams(options.clock, options.log);
-  let current = await makeGeneration(options, streams);
+  const inForce = (): LastReload => ({ isSuccessful: true, successAtMs: options.clock.nowMs() });
+  let lastReload = inForce();
+  let running: Server | null = null;
+  const shared = {
+    streams,
+    metricsFor: metricsKeeper({
+      version: options.version,
+      streamCount: () => streams.size,
+      connectionCount: () => running?.connectionCount ?? 0,
+      lastReload: () => lastReload,
+    }),
+  };
+  let current = await makeGeneration(options, shared);
   const server = await orClose(current, () => listen(options.config.server, current.handler));
+  running = server;
   streams.askOf(current.strategies.byName);
   const ending = new Set<Promise<void>>();
   let isStopping = false;
@@ -83,17 +103,21 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     },
     async reload({ config, loadPlugin }) {
       refuseMoves(current.config, config);
-      const next = await makeGeneration({ ...options, config, loadPlugin }, streams, current);
+      const next = await makeGeneration({ ...options, config, loadPlugin }, shared, current);
       const changed = await orClose(next, () => {
         if (isStopping) throw new OperatorError(EXIT.failure, "the gateway is stopping");
         return server.change(config.server, next.handler);
       });
       const before = current;
       current = next;
+      lastReload = inForce();
       streams.askOf(next.strategies.byName);
       const over = changed.handedOver.then(before.close).then(() => void ending.delete(over));
       ending.add(over);
       return changed;
+    },
+    reloadFailed() {
+      lastReload = { ...lastReload, isSuccessful: false };
     },
     async stop(deadlineMs) {
       isStopping = true;
@@ -118,9 +142,25 @@ interface Generation {
   close(): Promise<void>;
 }
 
+/** What outlives a config. */
+interface Shared {
+  readonly streams: StreamWatch;
+  metricsFor(config: GatewayConfig): Promise<Metrics | null>;
+}
+
+/** The library is loaded with the first config that asks for it; what it counted then stays. */
+function metricsKeeper(vitals: Vitals): Shared["metricsFor"] {
+  let started: Promise<Metrics> | null = null;
+  return async ({ routes }) => {
+    if (!routes.some(({ surface }) => surface !== null && surface.strategy === null)) return null;
+    started ??= import("./metrics.ts").then(({ startMetrics }) => startMetrics(vitals));
+    return started;
+  };
+}
+
 async function makeGeneration(
   options: StartOptions,
-  streams: StreamWatch,
+  { streams, metricsFor }: Shared,
   before: Generation | null = null,
 ): Promise<Generation> {
   const { config, log, clock } = options;
@@ -132,14 +172,16 @@ async function makeGeneration(
     return strategies.close(CLOSE_MS);
   };
   try {
-    const surfaces = { config, strategies: strategies.byName, log, clock };
+    const metrics = await metricsFor(config);
+    const exposition = metrics?.exposition ?? null;
+    const surfaces = { config, strategies: strategies.byName, log, clock, exposition };
     const builtInSurface = (await options.builtInSurfaces?.(surfaces)) ?? (() => null);
     const handler = createGateway({
       config,
       strategies: strategies.byName,
       upstreams,
       builtInSurface,
-      audit: createAudit(log, config.logging.access),
+      audit: createAudit(log, config.logging.access, metrics?.listener ?? null),
       streams,
       originOf: originReader(config.server, mintRequestId),
       mintRequestId,

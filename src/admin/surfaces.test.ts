@@ -28,3 +28,30 @@ test.each([
 ])("a route with the surface %s loads the libraries of the token API: %s", async (surface, is) => {
   expect(await isLoadedBy(surface)).toBe(is);
 });
+
+/** Starts a gateway in a process of its own, and says whether the library of the metrics is loaded afterwards. */
+async function isCountingWith(route: string): Promise<string> {
+  const script = `
+    import { makeBuiltInSurfaces } from "./src/admin/surfaces.ts";
+    import { loadConfig } from "./src/config/load.ts";
+    import { systemClock } from "./src/clock.ts";
+    import { startGateway } from "./src/start.ts";
+    const quiet = () => {};
+    const log = { debug: quiet, info: quiet, warn: quiet, error: quiet };
+    const text = 'version: 1\\nserver: { listen: "127.0.0.1:0" }\\nroutes: [{ ${route} }]';
+    const loaded = { config: null, file: null, text, cwd: "/nonexistent", env: {}, log };
+    const { config } = await loadConfig(loaded);
+    const started = { ...loaded, config, clock: systemClock, version: "1.2.3" };
+    const gateway = await startGateway({ ...started, builtInSurfaces: makeBuiltInSurfaces });
+    console.log(Object.keys(require.cache).some((path) => path.includes("/prom-client/")));
+    await gateway.stop(0);`;
+  const child = Bun.spawn([process.execPath, "-e", script], { cwd: ROOT, stderr: "inherit" });
+  return (await child.stdout.text()).trim();
+}
+
+test.each([
+  ["match: { path: /x }, access: public", "false"],
+  ["match: { path: /x }, access: public, surface: metrics", "true"],
+])("a gateway with the route %s loads the library of the metrics: %s", async (route, is) => {
+  expect(await isCountingWith(route)).toBe(is);
+});

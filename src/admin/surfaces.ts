@@ -1,10 +1,10 @@
 /**
- * The surfaces that Gatehouse has itself for any strategy: `tokens`, `docs` and `health`.
+ * The surfaces that Gatehouse has itself: for any strategy `tokens`, `docs` and `health`, and of its own `metrics`.
  *
  * Invariant: they are made before anything listens; what cannot be made stops the start. The libraries behind them are
  * loaded only when a route uses them, so that no other start waits for them.
  */
-import { BUILT_IN_SURFACES } from "../config/check-surfaces.ts";
+import { BUILT_IN_SURFACES, METRICS } from "../config/check-surfaces.ts";
 import type { RouteConfig } from "../config/model.ts";
 import type { Surface } from "../contract/plugin.ts";
 import type { TokenStore } from "../contract/tokens.ts";
@@ -26,12 +26,14 @@ export const makeBuiltInSurfaces: MakeBuiltInSurfaces = async (parts) => {
 };
 
 function bringsItself({ strategy, name }: SurfaceName, { strategies }: Parts): boolean {
+  if (strategy === null) return false;
   const own = strategies.get(strategy)?.instance.surfaces ?? [];
   return own.some((surface) => surface.name === name);
 }
 
 async function make(route: RouteConfig, wanted: SurfaceName, parts: Parts): Promise<Surface> {
   const { strategy, name } = wanted;
+  if (strategy === null) return makeOwn(route, name, parts);
   if (name === "health") {
     const { healthSurface } = await import("./health.ts");
     const instance = parts.strategies.get(strategy)?.instance ?? {};
@@ -41,6 +43,12 @@ async function make(route: RouteConfig, wanted: SurfaceName, parts: Parts): Prom
   if (name === "tokens") return makeTokens(route, strategy, parts);
   if (name === "docs") return makeDocs(route, strategy, parts);
   throw refused(route, `strategy ${strategy} has no surface ${name}`);
+}
+
+async function makeOwn(route: RouteConfig, name: string, parts: Parts): Promise<Surface> {
+  const { exposition } = parts;
+  if (name !== METRICS || exposition === null) throw refused(route, "there is no such surface");
+  return (await import("./metrics.ts")).metricsSurface(exposition);
 }
 
 async function makeTokens(route: RouteConfig, strategy: string, parts: Parts): Promise<Surface> {
@@ -96,9 +104,10 @@ function tokensOf(route: RouteConfig, strategy: string, { strategies }: Parts): 
 
 function refused({ index, surface }: RouteConfig, why: string): OperatorError {
   const names = Object.keys(BUILT_IN_SURFACES).join(", ");
+  const written = [surface?.strategy ?? [], surface?.name].flat().join(".");
   return new OperatorError(
     EXIT.config,
-    `routes[${index}].surface: ${surface?.strategy}.${surface?.name}: ${why}`,
-    `Surfaces are those that the strategy brings, and ${names}; tokens and docs need a strategy that keeps tokens.`,
+    `routes[${index}].surface: ${written}: ${why}`,
+    `Surfaces are ${METRICS}, and STRATEGY.NAME with those that the strategy brings, and ${names}; tokens and docs need a strategy that keeps tokens.`,
   );
 }

@@ -68,7 +68,9 @@ async function runGateway(
   });
   if (config === null) throw new TypeError(`demo: ${issues[0]?.path} ${issues[0]?.message}`);
   const log = errorLog(context);
-  const gateway = await startGateway({ config, loadPlugin, env, log, clock: systemClock });
+  const { version } = context;
+  const clock = systemClock;
+  const gateway = await startGateway({ config, loadPlugin, env, log, clock, version });
   try {
     const tokens = gateway.strategies.byName.get(STRATEGY)?.instance.tokens;
     const address = gateway.addresses[0];

@@ -56,6 +56,7 @@ export function reloads(options: ReloadOptions): () => Promise<Verdict> {
       return { ok: true, summary: summary(serving), changed, added, removed };
     } catch (error) {
       const { exitCode, message, hint } = asOperatorError(error);
+      gateway.reloadFailed();
       manager?.kept();
       log.error("config.reload_failed", { error: message, hint });
       return { ok: false, exitCode, error: message, hint };

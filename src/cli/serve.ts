@@ -43,15 +43,16 @@ export async function serve(context: CliContext, options: ServeOptions): Promise
   for (const note of notes) log.warn("config.note", { note });
   const manager =
     opened === null ? null : (await import("./supervised.ts")).supervised(opened, log);
+  const { version } = context;
   const gateway = await startGateway({
     config,
     loadPlugin,
     env: context.env,
     log,
     clock: systemClock,
+    version,
     builtInSurfaces: makeBuiltInSurfaces,
   });
-  const { version } = context;
   let drainMs = config.server.drainMs;
   sayListening(log, { config, addresses: gateway.addresses, version });
   manager?.ready({ config, addresses: gateway.addresses });

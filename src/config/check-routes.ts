@@ -6,6 +6,7 @@
  */
 
 import { checkForwardAuth, PROXY } from "./check-forward-auth.ts";
+import { checkStrategyNames, checkSurfaceNames } from "./check-surfaces.ts";
 import { isFramingHeader } from "./check-upstreams.ts";
 import type { ConfigPath, Reporter } from "./issues.ts";
 import type { CorsConfig, RouteConfig } from "./model.ts";
@@ -17,6 +18,7 @@ import { nameHint } from "./suggest.ts";
 export function checkRouteNames(parts: DocumentParts, report: Reporter): void {
   const strategies = parts.strategies.map(([name]) => name);
   const upstreams = parts.upstreams.map(([name]) => name);
+  checkStrategyNames(strategies, report);
   if (upstreams.includes(PROXY)) {
     report.add(
       ["upstreams", PROXY],
@@ -52,10 +54,7 @@ function checkOtherNames(
     const hint = nameHint(name, strategies, "there are no strategies");
     report.add([...base, ...path], `unknown strategy \`${name}\``, hint);
   };
-  if (route.surface !== undefined) known(route.surface.split(".")[0] ?? "", ["surface"]);
-  if (route.anonymous && route.surface === undefined) {
-    report.add([...base, "anonymous"], "only a surface can decide about nobody", "remove it");
-  }
+  checkSurfaceNames(route, strategies, base, report);
   if (Array.isArray(route.forward_credential)) {
     route.forward_credential.forEach((name, index) => {
       known(name, ["forward_credential", index]);

@@ -73,8 +73,8 @@ describe("surfaces", () => {
     expect(await of("keeper.pag")).toEqual([
       "routes[0].surface: strategy `keeper` has no surface `pag` | did you mean `page`?",
     ]);
-    expect(await of("login.metrics")).toEqual([
-      "routes[0].surface: strategy `login` has no surface `metrics` | there is health",
+    expect(await of("login.other")).toEqual([
+      "routes[0].surface: strategy `login` has no surface `other` | there is health",
     ]);
     expect(await of("login.constructor")).toHaveLength(1);
   });
@@ -97,5 +97,81 @@ describe("surfaces", () => {
     ).toEqual([
       "routes[0].surface: there is nothing to document: no route has `surface: keeper.tokens` | add that route, or remove this one",
     ]);
+  });
+});
+
+describe("the surface of the gateway's own", () => {
+  const route = (surface: string, more = "") =>
+    `match: { path: /metrics }, access: [login], surface: ${surface}${more}`;
+  const STANDS_ALONE =
+    "did you mean `surface: metrics`? It belongs to no strategy and stands alone";
+
+  test("is named without a strategy, for whom the route says", async () => {
+    const open = "match: { path: /open }, access: public, surface: metrics";
+    expect(await problems([route("metrics"), open])).toEqual([]);
+    expect(await problems([open], [])).toEqual([]);
+  });
+
+  test.each([
+    ["metric", "expected STRATEGY.NAME, such as nostr.npubs, or metrics | did you mean `metrics`?"],
+    [
+      "Metrics",
+      "expected STRATEGY.NAME, such as nostr.npubs, or metrics | did you mean `metrics`?",
+    ],
+    ["metrics.health", `unknown strategy \`metrics\` | ${STANDS_ALONE}`],
+    ["keeper.metrics", `strategy \`keeper\` has no surface \`metrics\` | ${STANDS_ALONE}`],
+    ["login.metric", `strategy \`login\` has no surface \`metric\` | ${STANDS_ALONE}`],
+  ])("mistyped as %s is refused with how it is written", async (surface, problem) => {
+    expect(await problems([route(surface)])).toEqual([`routes[0].surface: ${problem}`]);
+  });
+
+  test("keeps its name for itself", async () => {
+    const text = route("metrics").replace("[login]", "[metrics]");
+    const { issues } = await loadConfig({
+      file: null,
+      text: `version: 1\nstrategies: { metrics: { use: login } }\nroutes: [{ ${text} }]\n`,
+      cwd: "/nonexistent/gatehouse",
+      env: {},
+      loadPlugin: async () => plugin("login", { tokens: false, surfaces: [] }),
+    });
+    expect(issues.map(({ path, message, hint }) => `${path}: ${message} | ${hint}`)).toEqual([
+      "strategies.metrics: this name stands for the gateway's own numbers (`surface: metrics`) | choose another name, for instance scraper",
+    ]);
+  });
+
+  test("does not decide about those whom no strategy accepted", async () => {
+    expect(await problems([route("metrics", ", anonymous: true")])).toEqual([
+      "routes[0].anonymous: the metrics decide about nobody: who was not accepted does not read them | remove it, or write access: public",
+    ]);
+  });
+
+  test("stands in no question of a proxy", async () => {
+    const check = "match: { path: /auth }, access: [login], check: generic, surface: metrics";
+    expect((await problems([check])).join()).toContain("a route with check forwards nothing");
+  });
+
+  test.each([
+    ["127.0.0.1:8008", "public", false],
+    ["[::1]:8008", "public", false],
+    ["unix:/run/gatehouse.sock", "public", false],
+    [":8008", "[login]", false],
+    [":8008", "public", true],
+    ["10.0.0.1:8008", "public", true],
+  ])("is allowed on %s with access %s, with a note: %p", async (listen, access, isNoted) => {
+    const { issues, notes } = await loadConfig({
+      file: null,
+      text: `version: 1
+server: { listen: "${listen}" }
+strategies: { login: { use: login } }
+routes: [{ match: { path: /metrics }, access: ${access}, surface: metrics }]
+`,
+      cwd: "/nonexistent/gatehouse",
+      env: {},
+      loadPlugin: async () => plugin("login", { tokens: false, surfaces: [] }),
+    });
+    expect(issues).toEqual([]);
+    expect(notes.map((note) => note.slice(0, 34))).toEqual(
+      isNoted ? ["routes[0]: the metrics are public,"] : [],
+    );
   });
 });

@@ -7,7 +7,7 @@
 import type { Plugin } from "../contract/plugin.ts";
 import type { ConfigPath, Reporter } from "./issues.ts";
 import type { DocumentParts, RoutePart } from "./parts.ts";
-import { nameHint } from "./suggest.ts";
+import { closest, nameHint } from "./suggest.ts";
 
 /** Surfaces that Gatehouse itself has for a strategy (src/admin/), and whether it must keep tokens for them. */
 export const BUILT_IN_SURFACES: Readonly<Record<string, { readonly needsTokens: boolean }>> = {
@@ -15,6 +15,9 @@ export const BUILT_IN_SURFACES: Readonly<Record<string, { readonly needsTokens: 
   docs: { needsTokens: true },
   health: { needsTokens: false },
 };
+
+/** The surface that is the gateway's own: no strategy has it, and none may have its name. */
+export const METRICS = "metrics";
 
 /** A route, the surface it names, and where to report about that. */
 interface Wanted {
@@ -54,7 +57,8 @@ function checkOffered(wanted: Wanted, plugin: Plugin, around: Surroundings): voi
   if (builtIn === undefined) {
     if (offers === undefined) return;
     const names = [...offers.surfaces, ...builtInFor(offers.tokens)];
-    const hint = nameHint(name, names, "it has none");
+    const isOurs = closest(name, names) === undefined && closest(name, [METRICS]) !== undefined;
+    const hint = isOurs ? METRICS_HINT : nameHint(name, names, "it has none");
     around.report.add(path, `strategy \`${strategy}\` has no surface \`${name}\``, hint);
   } else if (builtIn.needsTokens && offers?.tokens === false) {
     around.report.add(
@@ -66,6 +70,48 @@ function checkOffered(wanted: Wanted, plugin: Plugin, around: Surroundings): voi
     // A plugin that does not say what it offers may bring a surface of this name, to which none of this applies.
     if (offers !== undefined) checkBuiltIn(wanted, around);
   }
+}
+
+/** For those who write something before it or after it. */
+const METRICS_HINT = `did you mean \`surface: ${METRICS}\`? It belongs to no strategy and stands alone`;
+
+/** Reports a route's strategy that is not there, and what cannot stand beside the gateway's own surface. */
+export function checkSurfaceNames(
+  route: RoutePart,
+  strategies: readonly string[],
+  base: ConfigPath,
+  report: Reporter,
+): void {
+  if (route.surface === undefined) {
+    if (!route.anonymous) return;
+    report.add([...base, "anonymous"], "only a surface can decide about nobody", "remove it");
+    return;
+  }
+  const [strategy = "", name] = route.surface.split(".");
+  if (name === undefined) {
+    if (!route.anonymous) return;
+    report.add(
+      [...base, "anonymous"],
+      "the metrics decide about nobody: who was not accepted does not read them",
+      "remove it, or write access: public",
+    );
+  } else if (!strategies.includes(strategy)) {
+    const hint =
+      strategy === METRICS
+        ? METRICS_HINT
+        : nameHint(strategy, strategies, "there are no strategies");
+    report.add([...base, "surface"], `unknown strategy \`${strategy}\``, hint);
+  }
+}
+
+/** Reports a strategy that has the name of the gateway's own surface. */
+export function checkStrategyNames(strategies: readonly string[], report: Reporter): void {
+  if (!strategies.includes(METRICS)) return;
+  report.add(
+    ["strategies", METRICS],
+    `this name stands for the gateway's own numbers (\`surface: ${METRICS}\`)`,
+    "choose another name, for instance scraper",
+  );
 }
 
 function checkBuiltIn({ route, strategy, name, path }: Wanted, { parts, report }: Surroundings) {

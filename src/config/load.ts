@@ -19,6 +19,7 @@ import {
 } from "./issues.ts";
 import type { ConfigIssue, GatewayConfig } from "./model.ts";
 import { type NormalisedParts, normalise } from "./normalise.ts";
+import { configNotes } from "./notes.ts";
 import {
   envSettings,
   flagSettings,
@@ -131,7 +132,7 @@ async function loadPreset(
   const origins = new Map<string, string>();
   const loading = { options, file: null, configDir: options.cwd, report, origins };
   const loaded = await loadDocument(structuredClone(made.document), loading);
-  return { ...loaded, notes: made.notes };
+  return { ...loaded, notes: [...made.notes, ...loaded.notes] };
 }
 
 function fileOf({ file, text, env, cwd }: LoadOptions): string | null {
@@ -168,7 +169,8 @@ async function loadDocument(written: unknown, loading: Loading): Promise<LoadedC
   check({ written: value, parts, normalised, plugins, sources, depth, report: reportHere });
   const issues = report.list();
   const config = issues.length === 0 ? assemble(normalised, loading) : null;
-  return { config, document, issues, file, written, plugins, notes: [] };
+  const notes = config === null ? [] : configNotes(config);
+  return { config, document, issues, file, written, plugins, notes };
 }
 
 /** What is found in the expanded document is reported where it comes from. */

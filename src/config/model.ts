@@ -141,7 +141,8 @@ export interface RouteConfig {
   /** Requests are forwarded by the proxy in front that asks about them; here there is nothing to forward to. */
   readonly isProxied: boolean;
   readonly check: CheckConfig | null;
-  readonly surface: { readonly strategy: string; readonly name: string } | null;
+  /** Its `strategy` is `null` for a surface of the gateway's own. */
+  readonly surface: { readonly strategy: string | null; readonly name: string } | null;
   /** The surface decides about requests that no strategy accepted. */
   readonly isAnonymous: boolean;
   /** Authorization schemes that are refused, lower case. */

@@ -247,8 +247,9 @@ function checkConfig({ access, check }: RoutePart): CheckConfig | null {
 }
 
 function surfaceOf(text: string | undefined): RouteConfig["surface"] {
-  const [strategy, name] = text?.split(".") ?? [];
-  return strategy === undefined || name === undefined ? null : { strategy, name };
+  const [first, name] = text?.split(".") ?? [];
+  if (first === undefined) return null;
+  return name === undefined ? { strategy: null, name: first } : { strategy: first, name };
 }
 
 function modelPolicy(part: NonNullable<RoutePart["models"]>): ModelPolicy {

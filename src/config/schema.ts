@@ -378,14 +378,16 @@ const route = z
         "Name of the upstream, or proxy where the reverse proxy in front forwards. Absent: 404 once the credential was accepted.",
     }),
     surface: z
-      .string()
-      .regex(/^[a-z][a-z0-9_-]{0,62}\.[a-z][a-z0-9-]{0,62}$/, {
-        error: "expected STRATEGY.NAME, such as nostr.npubs",
-      })
+      .union([
+        z.enum(["metrics"]),
+        z.string().regex(/^[a-z][a-z0-9_-]{0,62}\.[a-z][a-z0-9-]{0,62}$/, {
+          error: "expected STRATEGY.NAME, such as nostr.npubs, or metrics",
+        }),
+      ])
       .optional()
       .register(said, {
         description:
-          "Endpoints of a strategy that answer here instead of the upstream, as STRATEGY.NAME; they may use the upstream. Every strategy has health; those that keep tokens have tokens (a token API) and docs. See docs/token-api.md.",
+          "Endpoints of a strategy that answer here instead of the upstream, as STRATEGY.NAME; they may use the upstream. Every strategy has health; those that keep tokens have tokens (a token API) and docs. See docs/token-api.md. Or metrics: the gateway's own numbers for Prometheus. See docs/metrics.md.",
       }),
     anonymous: z.boolean().default(false).register(said, {
       description:

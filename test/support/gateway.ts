@@ -104,6 +104,7 @@ export const startInProcess: StartGateway = async (setup) => {
     env,
     log,
     clock: systemClock,
+    version: "0.0.0-test",
     builtInSurfaces: makeBuiltInSurfaces,
   });
   const inForce = (): void => {};

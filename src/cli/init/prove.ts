@@ -77,6 +77,7 @@ async function startOwn({ context, decision }: Proving): Promise<() => Promise<v
     env,
     log: SILENT,
     clock: systemClock,
+    version: context.version,
     builtInSurfaces: makeBuiltInSurfaces,
   });
   return () => gateway.stop(STOP_MS);
