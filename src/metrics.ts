@@ -113,8 +113,10 @@ function addVitals(registry: Registry, vitals: Vitals): void {
     "Streamed answers to requests with a credential, and WebSockets, that are open.",
     () => vitals.streamCount(),
   );
-  gauge("gatehouse_connections", "Connections of clients that are open.", () =>
-    vitals.connectionCount(),
+  gauge(
+    "gatehouse_connections",
+    "Connections of clients that are open, those that have become WebSockets left out.",
+    () => vitals.connectionCount(),
   );
   gauge(
     "gatehouse_config_last_reload_successful",

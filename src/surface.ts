@@ -49,11 +49,16 @@ function requestOf({ exchange, view }: SurfaceCall, body: Uint8Array): Request {
     headers.append(name, values[index] ?? "");
   });
   const hasBody = body.length > 0 && view.method !== "GET" && view.method !== "HEAD";
-  return new Request(`http://surface${asUrl(view.path)}${asUrl(view.query)}`, {
+  const request = new Request(`http://surface${asUrl(view.path)}${asUrl(view.query)}`, {
     method: view.method,
     headers,
     ...(hasBody ? { body } : {}),
   });
+  // The runtime makes a GET of a method that it does not know, and a surface would answer what was not asked.
+  if (request.method !== view.method) {
+    Object.defineProperty(request, "method", { value: view.method });
+  }
+  return request;
 }
 
 /**

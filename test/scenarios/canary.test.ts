@@ -63,6 +63,7 @@ upstreams:
     headers: { authorization: "Bearer \${env:CANARY_UPSTREAM}" }
     max_body: 1KiB
 routes:
+  - { match: { path: /metrics }, access: [ops], surface: metrics }
   - { match: { path: /public/** }, access: public, upstream: api }
   - { match: { path: /** }, access: [talkative, ops, team], upstream: api }
 `;
@@ -174,6 +175,15 @@ async function feed(address: string, upstream: RawUpstream): Promise<string[]> {
   return leaks;
 }
 
+/** What Prometheus would read, once it has something to say. */
+async function metricsOf(address: string): Promise<string> {
+  const fields = `Authorization: Bearer ${TOKEN}\r\nConnection: close\r\n`;
+  const { statuses, text } = await raw(address, get(fields, "/metrics"));
+  expect(statuses).toEqual([200]);
+  expect(text).toMatch(/^gatehouse_auth_decisions_total\{.+\} [1-9]/m);
+  return text;
+}
+
 async function createToken(configFile: string): Promise<string> {
   const made = await runBinary(
     ["token", "create", "-c", configFile, "--name", "laptop", "--strategy", "team"],
@@ -199,12 +209,13 @@ describeBoth("canaries", (start) => {
     await gateway.stop();
   });
 
-  test("none comes back in an answer, gets into the log or into the state directory", async () => {
+  test("none comes back in an answer, gets into the log, the metrics or the state directory", async () => {
     expect(await feed(gateway.address, upstream)).toEqual([]);
     const marker = await raw(gateway.address, get("Connection: close\r\n", "/public/last"));
     expect(marker.statuses).toEqual([200]);
     await eventually("the last one is logged", () => gateway.logs().includes("/public/last"));
     expect(canariesIn(gateway.logs())).toEqual([]);
+    expect(canariesIn(await metricsOf(gateway.address))).toEqual([]);
     expect(canariesIn(bytesBelow(join(gateway.dir, "state")))).toEqual([]);
   });
 
@@ -224,8 +235,15 @@ describeBoth("canaries", (start) => {
     expect((await use(token)).statuses).toEqual([401]);
     await eventually("it is logged", () => gateway.logs().includes("token_revoked"));
     expect(gateway.logs()).toContain(id);
+    const metrics = await metricsOf(gateway.address);
+    expect(metrics).toContain('reason="token_revoked"');
+    for (const one of [id, "laptop", "127.0.0.1"]) expect(metrics).not.toContain(one);
     const everything =
-      gateway.logs() + bytesBelow(join(gateway.dir, "state")) + revoked.stdout + revoked.stderr;
+      metrics +
+      gateway.logs() +
+      bytesBelow(join(gateway.dir, "state")) +
+      revoked.stdout +
+      revoked.stderr;
     expect(secret.length).toBeGreaterThan(30);
     expect(everything.includes(secret.slice(0, 20))).toBe(false);
     expect(everything.includes(secret.slice(-20))).toBe(false);
@@ -241,6 +259,7 @@ describeBoth("canaries", (start) => {
       .logs()
       .split("\n")
       .filter((line) => line.includes(secret));
+    expect(canariesIn(await metricsOf(gateway.address))).toEqual([]);
     for (const line of lines) expect(JSON.parse(line).path).toBe(`/private/${secret}`);
     const model = readFileSync(join(import.meta.dir, "../../docs/threat-model.md"), "utf8");
     expect(model).toMatch(/path of a request is logged \(never its query\)/);
