@@ -116,6 +116,48 @@ describe("one gateway", () => {
     expect(kindsOf(rendered)).not.toContain("PodDisruptionBudget");
   });
 
+  test("a monitor finds the Service's port and asks with the token of the Secret", () => {
+    const rendered = renderChart(example("metrics"));
+    const { metadata, spec } = onlyOf("ServiceMonitor", rendered);
+    expect(metadata.labels).toMatchObject({ release: "prometheus" });
+    const { selector, endpoints } = spec as {
+      selector: { matchLabels: object };
+      endpoints: readonly { readonly port: string }[];
+    };
+    const service = onlyOf("Service", rendered);
+    expect(service.metadata.labels).toMatchObject(selector.matchLabels);
+    const { ports } = service.spec as { ports: readonly { readonly name: string }[] };
+    expect(ports.map(({ name }) => name)).toEqual(endpoints.map(({ port }) => port));
+    expect(endpoints).toEqual([
+      {
+        port: "http",
+        path: "/metrics",
+        interval: "15s",
+        scrapeTimeout: "5s",
+        authorization: {
+          type: "Bearer",
+          credentials: { name: "gatehouse-scrape", key: "token" },
+        },
+      },
+    ] as unknown as typeof endpoints);
+    expect(rendered.notes).toContain("networkPolicy.ingressFrom has it");
+  });
+
+  test("what a monitor asks is answered with numbers, to whom it has the token of", async () => {
+    const rendered = renderChart(example("metrics"));
+    const env = environmentOf(rendered);
+    const running = await startRendered(rendered, env);
+    const ask = (token: string) =>
+      fetch(`${running.url}/metrics`, { headers: { authorization: `Bearer ${token}` } });
+    const answer = await ask(env.GATEHOUSE_SCRAPE_TOKEN ?? "");
+    expect([answer.status, await answer.text()]).toEqual([
+      200,
+      expect.stringContaining("gatehouse_build_info"),
+    ]);
+    expect((await ask("another-token-0123456789")).status).toBe(401);
+    await running.stop();
+  });
+
   test("without anything around it is a Deployment, a Service and an account", () => {
     const kinds = ["ConfigMap", "Deployment", "Pod", "Service", "ServiceAccount"];
     expect(kindsOf(renderChart(PLAIN))).toEqual(kinds);

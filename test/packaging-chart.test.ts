@@ -15,6 +15,7 @@ import { runBinary } from "./support/binary.ts";
 import {
   CHART,
   exampleValues,
+  type Manifest,
   namedValues,
   onlyOf,
   renderChart,
@@ -24,6 +25,7 @@ import {
 import {
   deploymentOf,
   environmentOf,
+  example,
   kindsOf,
   PLAIN,
   podOf,
@@ -92,6 +94,21 @@ describe("the check of the chart", () => {
     template.spec.terminationGracePeriodSeconds = "60";
     expect(kubernetesProblems(deployment).join()).toContain("/terminationGracePeriodSeconds");
     expect(kubernetesProblems({ ...deployment, kind: "Deploymnt" })).toHaveLength(1);
+  });
+
+  test("does so for the kind of the Prometheus operator too", () => {
+    const monitor = onlyOf("ServiceMonitor", renderChart(example("metrics")));
+    expect(kubernetesProblems(monitor)).toEqual([]);
+    const changed = structuredClone(monitor) as Manifest & {
+      readonly spec: { readonly endpoints: readonly Record<string, unknown>[] };
+    };
+    const [endpoint = {}] = changed.spec.endpoints;
+    endpoint.scrapeTimout = "5s";
+    expect(kubernetesProblems(changed)).toEqual([
+      "monitoring.coreos.com/v1 ServiceMonitor/spec/endpoints/0/scrapeTimout is not in the schema",
+    ]);
+    endpoint.interval = "soon";
+    expect(kubernetesProblems(changed).join()).toContain("/interval");
   });
 
   test.each([
@@ -203,6 +220,10 @@ describe.each([...EXAMPLES, ["one gateway, nothing around it", PLAIN] as const])
 
 describe("what would not work is refused, with what to do", () => {
   const { config } = PLAIN as { config: Record<string, unknown> };
+  const withMetrics = (access: unknown): Record<string, unknown> => ({
+    ...config,
+    routes: [{ match: { path: "/metrics" }, access, surface: "metrics" }],
+  });
   const withStrategy = (use: string, more: Values = {}): Values => ({
     config: { ...config, strategies: { one: { use } } },
     ...more,
@@ -244,12 +265,38 @@ describe("what would not work is refused, with what to do", () => {
     ],
     ["an image that is another tomorrow", { ...PLAIN, image: { tag: "latest" } }, "name a version"],
     [
-      "a monitor of metrics that are not there",
+      "a monitor of metrics that no route has",
       { ...PLAIN, serviceMonitor: { enabled: true } },
-      "no metrics endpoint",
+      "config.routes needs a route with surface: metrics",
+    ],
+    [
+      "a monitor beside a preset that has none",
+      { rustyValkeyForwardAuth: { enabled: true }, serviceMonitor: { enabled: true } },
+      "config.routes needs a route with surface: metrics",
+    ],
+    [
+      "a monitor without the credential that the route asks for",
+      { config: withMetrics(["ops"]), serviceMonitor: { enabled: true } },
+      "name a Secret with a token for it",
+    ],
+    [
+      "a scrape interval that is none",
+      { config: withMetrics("public"), serviceMonitor: { enabled: true, interval: "30" } },
+      "serviceMonitor.interval",
     ],
   ])("%s", (_, values, message) => {
     expect(() => renderChart(values)).toThrow(message);
+  });
+
+  test("metrics that are public need no credential, and of another ConfigMap nothing is known", () => {
+    const endpointOf = (values: Values) => {
+      const { spec } = onlyOf("ServiceMonitor", renderChart(values));
+      return (spec as { endpoints: readonly object[] }).endpoints;
+    };
+    const whole = { port: "http", path: "/metrics", interval: "30s", scrapeTimeout: "10s" };
+    const on = { serviceMonitor: { enabled: true } };
+    expect(endpointOf({ config: withMetrics("public"), ...on })).toEqual([whole]);
+    expect(endpointOf({ existingConfigMap: "mine", ...on })).toEqual([whole]);
   });
 
   test("losing tokens with the pod is possible when it is meant", () => {

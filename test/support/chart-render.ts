@@ -199,6 +199,7 @@ const FUNCTIONS: Readonly<Record<string, Call>> = {
   index: ([list, at]) => listOf(list)[Number(at)],
   int: ([value]) => Math.trunc(Number(value)),
   join: ([by, list]) => listOf(list).map(text).join(text(by)),
+  kindIs: ([kind, value]) => kind === kindOf(value),
   list: (args) => args,
   mergeOverwrite: ([into, ...over]) => over.reduce<Fields>(merged, fieldsOf(into)),
   ne: ([a, b]) => a !== b,
@@ -217,6 +218,13 @@ const FUNCTIONS: Readonly<Record<string, Call>> = {
     text(value).endsWith(text(suffix)) ? text(value).slice(0, -text(suffix).length) : text(value),
   trunc: ([length, value]) => text(value).slice(0, Number(length)),
 };
+
+/** Go's word for what a value of YAML is. */
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return "invalid";
+  if (Array.isArray(value)) return "slice";
+  return { boolean: "bool", number: "float64", object: "map" }[String(typeof value)] ?? "string";
+}
 
 function* pairs(args: readonly unknown[]): Generator<[string, unknown]> {
   for (let at = 0; at < args.length; at += 2) yield [text(args[at]), args[at + 1]];

@@ -1,9 +1,10 @@
 /**
- * Kubernetes' own schemas, for what our chart renders.
+ * Kubernetes' own schemas, and of the Prometheus operator's, for what our chart renders.
  *
  * Invariant: a key that the schema does not have is a problem too. Kubernetes drops such keys without a word, and what a
  * mistyped `securityContext` was to forbid would be allowed.
  */
+import { ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor";
 import { validate as deployment } from "kubernetes-models/_schemas/IoK8sApiAppsV1Deployment";
 import { validate as autoscaler } from "kubernetes-models/_schemas/IoK8sApiAutoscalingV2HorizontalPodAutoscaler";
 import { validate as configMap } from "kubernetes-models/_schemas/IoK8sApiCoreV1ConfigMap";
@@ -23,10 +24,26 @@ interface Schema {
   readonly errors?: readonly { readonly instancePath: string; readonly message?: string }[] | null;
 }
 
+/** That package has no schemas to import, but a model whose check looks at nothing but the object it is called on. */
+function schemaOf(model: { readonly prototype: { validate(): void } }): Schema {
+  let errors: Schema["errors"] = null;
+  const check = (value: unknown): boolean => {
+    try {
+      Reflect.apply(model.prototype.validate, value, []);
+      return true;
+    } catch (error) {
+      errors = [{ instancePath: "", message: error instanceof Error ? error.message : "refused" }];
+      return false;
+    }
+  };
+  return Object.defineProperty(check, "errors", { get: () => errors });
+}
+
 /** By `apiVersion kind`. */
 const SCHEMAS: Readonly<Record<string, unknown>> = {
   "apps/v1 Deployment": deployment,
   "autoscaling/v2 HorizontalPodAutoscaler": autoscaler,
+  "monitoring.coreos.com/v1 ServiceMonitor": schemaOf(ServiceMonitor),
   "networking.k8s.io/v1 Ingress": ingress,
   "networking.k8s.io/v1 NetworkPolicy": networkPolicy,
   "policy/v1 PodDisruptionBudget": disruptionBudget,

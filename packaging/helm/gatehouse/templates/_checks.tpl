@@ -39,6 +39,14 @@
 {{- fail "image.tag: latest is another image tomorrow: name a version, or a digest" }}
 {{- end }}
 {{- if .Values.serviceMonitor.enabled }}
-{{- fail "serviceMonitor: this version of Gatehouse has no metrics endpoint to scrape" }}
+{{- if not .Values.existingConfigMap }}
+{{- $access := include "gatehouse.metricsAccess" . }}
+{{- if not $access }}
+{{- fail "serviceMonitor: nothing would answer: config.routes needs a route with surface: metrics, such as { match: { path: /metrics }, access: [ops], surface: metrics }" }}
+{{- end }}
+{{- if and (eq $access "guarded") (not .Values.serviceMonitor.authorization.existingSecret) }}
+{{- fail "serviceMonitor.authorization.existingSecret: the route with surface: metrics asks for a credential: name a Secret with a token for it" }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}

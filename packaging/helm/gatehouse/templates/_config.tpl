@@ -25,3 +25,18 @@
 {{- if .Values.rustyValkeyForwardAuth.enabled }}{{ $default = "/health/ready" }}{{ end }}
 {{- default $default .Values.probes.readinessPath }}
 {{- end }}
+
+{{/* Who may read the metrics by the config of the values: "public", "guarded", or nothing where no route has them. */}}
+{{- define "gatehouse.metricsAccess" -}}
+{{- $found := "" }}
+{{- range $route := .Values.config.routes }}
+{{- if eq (default "" $route.surface) "metrics" }}
+{{- if kindIs "string" $route.access }}
+{{- $found = "public" }}
+{{- else if not $found }}
+{{- $found = "guarded" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $found }}
+{{- end }}
