@@ -5,7 +5,7 @@
  * a name of the config or a word of a closed list; no credential, identity, path, host or address is ever one.
  */
 import { readdirSync } from "node:fs";
-import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, Gauge, Histogram, Registry } from "@prometheus-io/client";
 import type { AuditListener } from "./audit.ts";
 import { REASONS } from "./reasons.ts";
 
@@ -137,7 +137,7 @@ function addVitals(registry: Registry, vitals: Vitals): void {
 }
 
 /**
- * The library's own set cannot be had without some thirty metrics of another runtime, half of which say nothing here, and
+ * The library's own set cannot be had without two dozen metrics of another runtime, some of which are nonsense here, and
  * begins to count CPU time when it is made.
  */
 function addProcess(registry: Registry): void {

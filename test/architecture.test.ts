@@ -203,12 +203,12 @@ const RULES: readonly Rule[] = [
       !/^(@hono\/|hono(\/|$))/.test(target) || path.startsWith("src/admin/token-api/"),
   },
   {
-    title: "prom-client is imported in metrics.ts alone, and that is loaded where it is used",
+    title: "the Prometheus client is imported in metrics.ts alone, and that is loaded where it is used",
     reason: "nothing of it is loaded by a start that keeps no numbers",
     from: ["src/", "plugins/"],
     names: ["src/metrics.ts", "src/start.ts"],
     allows: ({ target, isType, isDynamic }, { path }) =>
-      target === "prom-client"
+      target === "@prometheus-io/client"
         ? path === "src/metrics.ts"
         : target !== "src/metrics.ts" || isType || (path === "src/start.ts" && isDynamic),
   },

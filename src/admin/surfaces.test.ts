@@ -43,7 +43,7 @@ async function isCountingWith(route: string): Promise<string> {
     const { config } = await loadConfig(loaded);
     const started = { ...loaded, config, clock: systemClock, version: "1.2.3" };
     const gateway = await startGateway({ ...started, builtInSurfaces: makeBuiltInSurfaces });
-    console.log(Object.keys(require.cache).some((path) => path.includes("/prom-client/")));
+    console.log(Object.keys(require.cache).some((path) => path.includes("/@prometheus-io/client/")));
     await gateway.stop(0);`;
   const child = Bun.spawn([process.execPath, "-e", script], { cwd: ROOT, stderr: "inherit" });
   return (await child.stdout.text()).trim();

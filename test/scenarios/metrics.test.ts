@@ -5,6 +5,8 @@
  * Invariant: every text that is read goes through the strict reader, whatever the test is about.
  */
 import { afterAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { type Exposition, readExposition } from "../support/exposition.ts";
 import {
   describeBoth,
@@ -12,6 +14,7 @@ import {
   OPS_ENV,
   OPS_TOKEN,
   type StartGateway,
+  startInProcess,
 } from "../support/gateway.ts";
 import { OK_RESPONSE, openRaw, type RawUpstream, raw, rawUpstream } from "../support/raw.ts";
 
@@ -139,6 +142,27 @@ describeBoth("Metrics", (start) => {
     const none = await startWith(start, "");
     expect(await statusOf(none.gateway, request("GET", "/metrics", bearer))).toBe(404);
     expect(none.upstream.seen).toEqual([]);
+  });
+
+  test("are not for a proxy to fetch elsewhere: its question about them is denied", async () => {
+    const check = "  - { match: { path: /auth }, check: nginx }\n";
+    const upstream = respondingUpstream();
+    const config = CONFIG(upstream.address, check + METRICS_ROUTE);
+    const gateway = await start({
+      config: config.replace(
+        "listen: 127.0.0.1:0",
+        "listen: 127.0.0.1:0, trusted_proxies: [127.0.0.1/32]",
+      ),
+      env: OPS_ENV,
+      files: { "faulty.ts": FAULTY },
+    });
+    const original = "X-Original-URL: http://a/metrics\r\nX-Original-Method: GET\r\n";
+    const asked = await raw(gateway.address, request("GET", "/auth", original + bearer));
+    expect(asked.statuses).toEqual([403]);
+    expect(asked.text).not.toContain("gatehouse_");
+    const read = await scrapeUntil(gateway, (one) => one.sum(REQUESTS, { code: "403" }) === 1);
+    expect(read.sum(DECISIONS, { route: "1", strategy: "ops", reason: "no_upstream" })).toBe(1);
+    expect(upstream.seen).toEqual([]);
   });
 
   test("count what was allowed, challenged, denied, faulted and unreadable, each where it belongs", async () => {
@@ -312,6 +336,45 @@ describeBoth("Metrics and a reload", (start) => {
     const good = await scrape(gateway);
     expect(good.sum(RELOADED)).toBe(1);
     expect(good.sum(RELOADED_AT)).toBeGreaterThan(first.sum(RELOADED_AT));
+  });
+});
+
+describe("docs/metrics.md", () => {
+  const text = readFileSync(join(import.meta.dir, "../../docs/metrics.md"), "utf8");
+
+  test("names every metric with its labels, and no other", async () => {
+    const { gateway } = await startWith(startInProcess);
+    const { types, samples } = await scrapeUntil(gateway, (read) => read.sum(REQUESTS) > 0);
+    const rows = text
+      .split("\n")
+      .filter((line) => line.startsWith("| `gatehouse_") || line.startsWith("| `process_"));
+    const words = (cell = ""): string[] =>
+      [...cell.matchAll(/`([^`]+)`/g)].map(([, word]) => word ?? "");
+    const documented = new Map(
+      rows.flatMap((row) => {
+        const [, names, labels] = row.split("|");
+        return words(names).map((name) => [name, words(labels).toSorted()] as const);
+      }),
+    );
+    expect([...documented.keys()].toSorted()).toEqual([...types.keys()].toSorted());
+    for (const { name, labels } of samples) {
+      const family = name.replace(/(?:_bucket|_sum|_count)$/, "");
+      const own = Object.keys(labels).filter((label) => label !== "le");
+      expect([name, own.toSorted()]).toEqual([name, documented.get(family) ?? []]);
+    }
+    const alerted = new Set(text.match(/\b(?:gatehouse|process)_[a-z_]+/g));
+    expect([...alerted].filter((name) => !types.has(name))).toEqual([]);
+    await gateway.stop();
+  });
+
+  test("shows a route that is right", async () => {
+    const [, shown = ""] = /```yaml\n(strategies:[\s\S]*?)```/.exec(text) ?? [];
+    const gateway = await startInProcess({
+      config: `version: 1\nserver: { listen: 127.0.0.1:0 }\n${shown}`,
+      env: { GATEHOUSE_SCRAPE_TOKEN: OPS_TOKEN },
+    });
+    expect((await scrape(gateway)).sum("gatehouse_build_info")).toBe(1);
+    await gateway.stop();
   });
 });
 
