@@ -203,7 +203,8 @@ const RULES: readonly Rule[] = [
       !/^(@hono\/|hono(\/|$))/.test(target) || path.startsWith("src/admin/token-api/"),
   },
   {
-    title: "the Prometheus client is imported in metrics.ts alone, and that is loaded where it is used",
+    title:
+      "the Prometheus client is imported in metrics.ts alone, and that is loaded where it is used",
     reason: "nothing of it is loaded by a start that keeps no numbers",
     from: ["src/", "plugins/"],
     names: ["src/metrics.ts", "src/start.ts"],
