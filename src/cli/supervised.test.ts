@@ -156,7 +156,12 @@ describe.skipIf(NO_NOTIFY_SOCKETS !== null)("serve under a service manager", () 
       ...FAST_WATCHDOG,
     });
     await socket.heard(isReady);
-    const crowd = await Promise.all(Array.from({ length: 6 }, () => openRaw(gateway.address)));
+    // Whoever is one too many may be gone before it knows that it was there.
+    const coming = Array.from({ length: 6 }, () => openRaw(gateway.address));
+    const crowd = (await Promise.allSettled(coming)).flatMap((one) =>
+      one.status === "fulfilled" ? [one.value] : [],
+    );
+    expect(crowd.length).toBeGreaterThanOrEqual(2);
     const fed = pings(socket.messages());
     await eventually("it is fed all the same", () => pings(socket.messages()) > fed + 4);
     expect(gateway.stdout()).not.toContain("watchdog_silent");
