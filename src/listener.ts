@@ -4,8 +4,10 @@
  * Invariant: an address that another program uses is never shared or taken away. When the certificate of a bound
  * address changes, the kernel's socket stays the same, so that no client that is just connecting is turned away.
  */
-import { rmSync, statSync } from "node:fs";
-import { listenText } from "./config/address.ts";
+import { lstatSync, renameSync, rmSync, statSync } from "node:fs";
+import { isIP } from "node:net";
+import { resolve } from "node:path";
+import { listenText, parseListen } from "./config/address.ts";
 import type { ListenAddress } from "./config/model.ts";
 import { EXIT, errorCode, errorMessage, OperatorError } from "./errors.ts";
 import { openLibc } from "./libc.ts";
@@ -36,27 +38,71 @@ type Handle = Bun.TCPSocketListener<SocketOwner>;
 
 /**
  * @param mode who may connect: 0o660 is the owner and the group
+ * @param own what this gateway listens on already
  * @throws OperatorError when the address is taken or not allowed
  */
-export async function bindUnix(path: string, mode: number, accept: Accept): Promise<Listener> {
+export async function bindUnix(
+  path: string,
+  mode: number,
+  accept: Accept,
+  own: readonly string[] = [],
+): Promise<Listener> {
   try {
     await removeStaleSocket(path);
     const handle = bound(path, mode, accept);
+    const file = fileAt(path);
     return {
       address: `unix:${path}`,
       isUnix: true,
       isSecure: false,
       stop() {
-        handle.stop();
-        rmSync(path, { force: true });
+        // Asked before, because as long as the socket is open nothing else can get the number of its file.
+        const isOwn = file !== null && fileAt(path) === file;
+        if (isOwn) handle.stop();
+        else keepingFile(path, () => handle.stop());
+        if (isOwn) remove(path);
       },
       secure() {
         throw new TypeError("a unix socket has no certificates");
       },
     };
   } catch (error) {
-    throw bindError({ kind: "unix", path }, error);
+    throw bindError({ kind: "unix", path }, error, own);
   }
+}
+
+/** Which file has this name now: others may have put another one there, and it is not ours to remove. */
+function fileAt(path: string): string | null {
+  try {
+    const { dev, ino } = lstatSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return null;
+  }
+}
+
+/** The runtime removes whatever has the name of a socket that it closes; meanwhile the file has another one. */
+function keepingFile(path: string, stop: () => void): void {
+  const aside = `${path}.${process.pid}`;
+  const hasMoved = hasRenamed(path, aside);
+  stop();
+  if (hasMoved) hasRenamed(aside, path);
+}
+
+function hasRenamed(from: string, to: string): boolean {
+  try {
+    renameSync(from, to);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** What cannot be removed is in nobody's way: whoever binds it next finds that nobody answers. */
+function remove(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch {}
 }
 
 /** With its mode from the first moment: whoever connects before it is restricted would stay connected. */
@@ -73,11 +119,15 @@ function bound(path: string, mode: number, accept: Accept) {
   }
 }
 
-/** @throws OperatorError when the address is taken or not allowed */
+/**
+ * @param own what this gateway listens on already
+ * @throws OperatorError when the address is taken or not allowed
+ */
 export function bindTcp(
   address: { readonly host: string; readonly port: number },
   tls: ListenerTls | null,
   accept: Accept,
+  own: readonly string[] = [],
 ): Listener {
   const { host, port } = address;
   try {
@@ -87,7 +137,7 @@ export function bindTcp(
     const place = { kind: "tcp", host, port: handle.port } as const;
     return tcpListener(handle, listenText(place), tls);
   } catch (error) {
-    throw bindError({ kind: "tcp", host, port }, error);
+    throw bindError({ kind: "tcp", host, port }, error, own);
   }
 }
 
@@ -153,10 +203,18 @@ function isSomebodyThere(error: unknown): boolean {
   return code !== "ECONNREFUSED" && code !== "ENOENT";
 }
 
-function bindError(address: ListenAddress, error: unknown): Error {
+function bindError(address: ListenAddress, error: unknown, own: readonly string[]): Error {
   if (error instanceof OperatorError) return error;
   const where = listenText(address);
   const code = errorCode(error);
+  const mine = own.find((one) => mayBeSame(one, address));
+  if (code === "EADDRINUSE" && mine !== undefined) {
+    return new OperatorError(
+      EXIT.failure,
+      `cannot listen on ${where}: it is in use, as it seems by this gateway itself, which listens on ${mine}`,
+      "Write that address as it was before, or restart the gateway.",
+    );
+  }
   if (code === "EADDRINUSE") {
     return new OperatorError(
       EXIT.failure,
@@ -177,6 +235,18 @@ function bindError(address: ListenAddress, error: unknown): Error {
     EXIT.failure,
     `cannot listen on ${where}: ${code ?? errorMessage(error)}`,
   );
+}
+
+/** Whether an address that is bound could be another one in other words. A name may stand for any address. */
+function mayBeSame(bound: string, wanted: ListenAddress): boolean {
+  if (wanted.kind === "unix") {
+    return bound.startsWith("unix:") && resolve(bound.slice(5)) === resolve(wanted.path);
+  }
+  const parsed = parseListen(bound);
+  if ("problem" in parsed || parsed.value.kind === "unix") return false;
+  const { host, port } = parsed.value;
+  const isOther = isIP(host) !== 0 && isIP(wanted.host) !== 0 && host !== wanted.host;
+  return port === wanted.port && !isOther;
 }
 
 /** Gives {@link Duplicate}; on systems without it, one that never can. */

@@ -2,7 +2,7 @@
  * `gatehouse reload` and SIGHUP on the executable: who is heard, what is said, with which exit code.
  */
 import { afterAll, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { binaryPath, type Running, runBinary, startBinary } from "../../test/support/binary.ts";
 import { OPS_ENV, scratch, simpleConfig } from "../../test/support/gateway.ts";
@@ -189,6 +189,54 @@ test("a terminal that is closed ends the gateway in order, as it did", async () 
   program.hangUp();
   expect(await program.ended).toBe(0);
   expect(existsSync(here.socket)).toBe(false);
+});
+
+test.each([
+  ["a directory", (path: string) => mkdirSync(path)],
+  ["a file", (path: string) => writeFileSync(path, "precious")],
+])("with %s in the socket's place it ends in order and leaves that alone", async (_, put) => {
+  const answers: ((bytes: string) => void)[] = [];
+  const upstream = rawUpstream((_, write) => void answers.push(write));
+  stops.push(() => upstream.stop());
+  const here = place(simpleConfig(`http://${upstream.address}`, { server: "  drain: 20s" }));
+  const gateway = await serve(here);
+  rmSync(here.socket);
+  put(here.socket);
+  const held = await openRaw(gateway.address);
+  held.send(get("/public/held"));
+  await eventually("it is under way", () => answers.length === 1);
+  gateway.signal("SIGTERM");
+  await eventually("it drains", () => gateway.stdout().includes("server.draining"));
+  answers[0]?.("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+  expect((await held.read()).statuses).toEqual([200]);
+  expect(await gateway.ended).toMatchObject({ code: 0, stderr: "" });
+  expect(existsSync(here.socket)).toBe(true);
+});
+
+test("a stop in the middle of a reload closes what that had started, and whoever asked is told", async () => {
+  const here = place();
+  const plugin = (name: string, init: string) =>
+    writeFileSync(
+      join(here.cwd, `${name}.ts`),
+      `import { definePlugin, z } from "gatehouse";
+const absent = () => ({ outcome: "absent" });
+export default definePlugin({ name: "${name}", contract: 1, config: z.strictObject({}), init: ${init} });`,
+      { mode: 0o600 },
+    );
+  const close = (name: string) =>
+    `({ authenticate: absent, close: () => host.log.warn("${name}.closed") })`;
+  plugin("first", `(_, host) => ${close("first")}`);
+  plugin("slow", `(_, host) => { host.log.warn("slow.begun"); return new Promise(() => {}); }`);
+  const gateway = await serve(here);
+  here.write(
+    GOOD.replace("OPS_TOKEN }", "OPS_TOKEN }\n  a: { use: ./first.ts }\n  b: { use: ./slow.ts }"),
+  );
+  const asked = reload(here);
+  await eventually("it starts", () => gateway.stdout().includes("slow.begun"));
+  gateway.signal("SIGTERM");
+  expect((await gateway.ended).code).toBe(0);
+  expect(gateway.stdout()).toContain("first.closed");
+  expect((await asked).stderr).toContain("the gateway is stopping");
 });
 
 test("a gateway that is stopping takes no new configuration", async () => {
