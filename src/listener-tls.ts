@@ -4,10 +4,10 @@
  * Invariant: nothing is bound before every pair was found to be usable, and no message holds a key.
  */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
 import type { TlsPair } from "./config/model.ts";
 import { EXIT, errorCode, errorMessage, OperatorError } from "./errors.ts";
+import { readRegularFile } from "./regular-file.ts";
 
 /** What `Bun.listen` takes for TLS. */
 export interface ListenerTls {
@@ -41,8 +41,8 @@ export function listenerTls(pairs: readonly TlsPair[]): ListenerTls | null {
 
 function loadPair(pair: TlsPair) {
   try {
-    const cert = readFileSync(pair.cert, "utf8");
-    const key = readFileSync(pair.key, "utf8");
+    const cert = readRegularFile(pair.cert);
+    const key = readRegularFile(pair.key);
     const name = pair.name?.toLowerCase() ?? null;
     return { name, cert, key, context: createSecureContext({ cert, key }).context };
   } catch (error) {

@@ -62,7 +62,9 @@ const HELPERS = [
   "src/streams.ts",
   "src/cors.ts",
 ];
-const LEAVES = ["src/errors.ts", "src/clock.ts", "src/log.ts"];
+/** Instead of node:fs where a file is read that a configuration names. */
+const FILE_READER = "src/regular-file.ts";
+const LEAVES = ["src/errors.ts", "src/clock.ts", "src/log.ts", FILE_READER];
 
 const RULES: readonly Rule[] = [
   {
@@ -143,12 +145,13 @@ const RULES: readonly Rule[] = [
       isOwn(target, "src/config/"),
   },
   {
-    title: "presets/ import themselves, built-ins and the schema library",
+    title: "presets/ import themselves, built-ins, the file reader and the schema library",
     reason:
       "a preset is data that expands to config; code of its own would be a way around the checks",
     from: ["src/presets/"],
     names: [],
-    allows: ({ target }) => isOwn(target, "src/presets/") || target === "zod" || isRuntime(target),
+    allows: ({ target }) =>
+      isOwn(target, "src/presets/") || [FILE_READER, "zod"].includes(target) || isRuntime(target),
   },
   {
     title: "store/ imports itself, leaves and the contract",
@@ -159,11 +162,12 @@ const RULES: readonly Rule[] = [
       LEAVES.includes(target) || target.startsWith("src/contract/") || isOwn(target, "src/store/"),
   },
   {
-    title: "valkey/ imports itself, the contract and its client",
+    title: "valkey/ imports itself, the contract, the file reader and its client",
     reason: "connections know nothing of what is kept behind them",
     from: ["src/valkey/"],
     names: ["src/valkey/connections.ts"],
-    allows: ({ target }) => target.startsWith("src/contract/") || isOwn(target, "src/valkey/"),
+    allows: ({ target }) =>
+      target.startsWith("src/contract/") || target === FILE_READER || isOwn(target, "src/valkey/"),
   },
   {
     title:

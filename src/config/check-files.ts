@@ -5,9 +5,10 @@
  * anything listens.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
-import { readFileSync, type Stats, statSync } from "node:fs";
+import { type Stats, statSync } from "node:fs";
 import { systemClock } from "../clock.ts";
 import { errorCode } from "../errors.ts";
+import { readRegularFile } from "../regular-file.ts";
 import type { ConfigPath, Reporter } from "./issues.ts";
 import type { ListenAddress, ServerConfig, TlsPair, UpstreamConfig } from "./model.ts";
 
@@ -140,7 +141,7 @@ export function checkAuthorities(
 
 function readPem(file: string, path: ConfigPath, report: Reporter): string | null {
   try {
-    return readFileSync(file, "utf8");
+    return readRegularFile(file);
   } catch (error) {
     const code = errorCode(error) ?? "error";
     const why = code === "ENOENT" ? "does not exist" : `cannot be read (${code})`;

@@ -5,7 +5,7 @@
  * Invariant: a problem names where was looked and never what was found, and a missing, empty or blank secret is a
  * problem, never an empty text.
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { errorCode } from "../errors.ts";
 import type { ConfigPath } from "./issues.ts";
@@ -166,9 +166,11 @@ function readSecret(path: string, options: { isModeChecked: boolean }): Resolved
 function readFile(path: string, { isModeChecked }: { isModeChecked: boolean }): Resolved {
   let descriptor: number | undefined;
   try {
-    descriptor = openSync(path, "r");
+    // NONBLOCK: opening a pipe must not wait for somebody to write to it.
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const status = fstatSync(descriptor);
     if (status.isDirectory()) return { problem: `${path} is a directory` };
+    if (!status.isFile()) return { problem: `secret file ${path} is not a regular file` };
     if (isModeChecked && (status.mode & 0o006) !== 0) {
       const mode = (status.mode & 0o777).toString(8);
       return { problem: `secret file ${path} is open to every user (mode ${mode}): chmod 600 it` };

@@ -4,8 +4,8 @@
  * Invariant: the environment goes before the file, secrets are references to where they are, and what the original
  * would have run with in an unsafe way (an empty salt, an issuer that nobody checks) is a problem or is checked.
  */
-import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { readRegularFile } from "../regular-file.ts";
 import type { ServeDocument, ServeSources } from "./preset.ts";
 
 /** Where one setting was found. */
@@ -79,13 +79,13 @@ interface SettingsFile {
 
 function readSettings(path: string, env: ServeSources["env"], trouble: Trouble): SettingsFile {
   try {
-    return { path, values: Bun.TOML.parse(readFileSync(path, "utf8")) };
+    return { path, values: Bun.TOML.parse(readRegularFile(path)) };
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : null;
     const isDefault = env.CONFIG_FILE === undefined;
     if (code === "ENOENT" && isDefault) return { path, values: {} };
     trouble.problems.push(
-      typeof code === "string" && code.startsWith("E")
+      typeof code === "string"
         ? `CONFIG_FILE ${path} cannot be read: ${code}`
         : `CONFIG_FILE ${path} is not TOML`,
     );
@@ -279,7 +279,7 @@ function docsHtml(look: Look, cwd: string, trouble: Trouble): string | null {
   const file = look("FRONTEND_DOCS_HTML_FILE", "frontend.docs_html_file")?.value;
   if (file === undefined) return look("FRONTEND_DOCS_HTML", "frontend.docs_html")?.value ?? null;
   try {
-    const text = readFileSync(resolve(cwd, file), "utf8");
+    const text = readRegularFile(resolve(cwd, file));
     return text.trim() === "" ? null : text;
   } catch {
     trouble.problems.push(`FRONTEND_DOCS_HTML_FILE ${resolve(cwd, file)} cannot be read`);

@@ -4,7 +4,6 @@
  * Invariant: nothing waits for a connection, nothing is sent twice, and each connection tries again by itself for ever,
  * at least twice a second.
  */
-import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import type { ConnectionOptions } from "node:tls";
 import debug from "debug";
@@ -15,6 +14,7 @@ import {
   readValkeyNode,
   type ValkeySettings,
 } from "../contract/valkey-settings.ts";
+import { readRegularFile } from "../regular-file.ts";
 
 // The client's debug output, switched on by DEBUG in the environment, shows commands with their arguments: passwords.
 debug.disable();
@@ -127,7 +127,7 @@ function common(settings: ValkeySettings, configDir: string) {
 function tlsOptions(tls: NonNullable<ValkeySettings["tls"]>, configDir: string): ConnectionOptions {
   const { ca, server_name: servername } = tls;
   return {
-    ...(ca === undefined ? {} : { ca: readFileSync(resolve(configDir, ca), "utf8") }),
+    ...(ca === undefined ? {} : { ca: readRegularFile(resolve(configDir, ca)) }),
     ...(servername === undefined ? {} : { servername }),
   };
 }
