@@ -1,4 +1,4 @@
-/** Order of start and close, failures on the way, and the strategy that a token command opens. */
+/** Order of start and close, failures on the way, and what a reload keeps. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,10 +12,8 @@ import type { GatewayConfig, StrategyConfig } from "./config/model.ts";
 import { definePlugin, type Host, secret, z } from "./contract/gatehouse.ts";
 import type { Plugin, StrategyInstance } from "./contract/plugin.ts";
 import { EXIT, OperatorError } from "./errors.ts";
-import { type RunningStrategies, startStrategies } from "./lifecycle.ts";
+import { type RunningStrategies, type StartOptions, startStrategies } from "./lifecycle.ts";
 import { pluginLoader } from "./loader.ts";
-import { openStrategy } from "./open-keeper.ts";
-import { bundledPlugins } from "./registry.ts";
 
 let directory: string;
 let log: CollectingLog;
@@ -87,7 +85,7 @@ function config(strategies: readonly StrategyConfig[]): GatewayConfig {
 function start(
   plugins: readonly Plugin[],
   strategies: readonly StrategyConfig[],
-  more: { env?: Record<string, string>; only?: readonly string[] } = {},
+  more: Partial<StartOptions> = {},
 ): Promise<RunningStrategies> {
   return startStrategies({
     config: config(strategies),
@@ -223,6 +221,40 @@ describe("startStrategies", () => {
     const { message } = await refusal(start([plugin], [strategy("one", "odd")]));
     expect(message).toContain("`authenticate` is not a function");
     expect(message).toContain("`credentialHeaders` is not a list of lower-case header names");
+  });
+
+  test("what came up but cannot be used, or comes up when nobody waits any more, is closed", async () => {
+    const odd = definePlugin({
+      name: "odd",
+      contract: 1,
+      config: z.strictObject({}),
+      init: () => Object.assign(JSON.parse("{}"), { close: () => void events.push("close odd") }),
+    });
+    await refusal(start([odd], [strategy("one", "odd")]));
+    expect(events).toEqual(["close odd"]);
+
+    const up = Promise.withResolvers<StrategyInstance>();
+    const late = definePlugin({
+      name: "late",
+      contract: 1,
+      config: z.strictObject({}),
+      init: (_, host) => {
+        host.signal.addEventListener("abort", () => events.push("late is told"));
+        return up.promise;
+      },
+    });
+    const stopping = new AbortController();
+    const more = { givenUp: stopping.signal };
+    const wanted = [strategy("one", "a"), strategy("two", "late")];
+    events = [];
+    const refused = refusal(start([probe("a"), late], wanted, more));
+    await Promise.resolve();
+    stopping.abort();
+    expect((await refused).message).toContain("the gateway is stopping");
+    expect(events).toContain("close one");
+    up.resolve({ ...absent, close: () => void events.push("close late") });
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(events.at(-1)).toBe("close late");
   });
 
   test("no database file is made when no strategy asks for one", async () => {
@@ -387,6 +419,30 @@ describe("the next configuration", () => {
     expect(events.at(-1)).toBe("close one");
   });
 
+  test("keeps nothing when the authorities of the shared Valkey are others", async () => {
+    const wanted = [strategy("one", "kept")];
+    const tls = { ca: "ca.pem" };
+    const valkey = { url: "rediss://127.0.0.1:1", tls, command_timeout: "1s" };
+    const parts = {
+      config: { ...config(wanted), shared: { valkey, prefix: "gate" } },
+      loadPlugin: pluginLoader(plugins),
+      env: {},
+      log,
+      clock: settableClock(),
+      // Which reaches for it only when it needs it.
+      purpose: "command" as const,
+    };
+    writeFileSync(join(directory, "ca.pem"), "first");
+    const first = await startStrategies(parts);
+    const second = await first.next(parts);
+    expect(events).toEqual(["init one"]);
+    writeFileSync(join(directory, "ca.pem"), "second");
+    const third = await second.next(parts);
+    expect(events).toEqual(["init one", "init one"]);
+    for (const running of [first, second, third]) await running.close(100);
+    expect(events.slice(2)).toEqual(["close one", "close one"]);
+  });
+
   test("the database stays open for those that are kept, and each signal ends with its strategy", async () => {
     const seen: { signal: AbortSignal; read(): unknown }[] = [];
     const make = (isKeptOnReload: boolean) => (host: Host) => {
@@ -410,85 +466,5 @@ describe("the next configuration", () => {
     await second.close(100);
     expect(seen.map(({ signal }) => signal.aborted)).toEqual([true, true, true]);
     expect(() => seen[0]?.read()).toThrow();
-  });
-});
-
-describe("openStrategy", () => {
-  const said: string[] = [];
-
-  function open(
-    strategies: string,
-    options: { strategy?: string; env?: Record<string, string> } = {},
-  ) {
-    const file = join(directory, "gatehouse.yaml");
-    const text = `version: 1
-strategies:
-${strategies}
-upstreams: { api: { url: "http://127.0.0.1:9000" } }
-routes: [{ match: { path: /** }, access: public, upstream: api }]
-`;
-    writeFileSync(file, text, { mode: 0o600 });
-    const context = {
-      plugins: bundledPlugins,
-      env: options.env ?? {},
-      cwd: directory,
-      err: (line: string) => void said.push(line),
-    };
-    return openStrategy({ context, config: file, strategy: options.strategy });
-  }
-
-  const TEAM = "  team: { use: bearer-sqlite }\n";
-  const OPS = "  ops: { use: static-env, env: GATEHOUSE_LIFECYCLE_TEST }\n";
-
-  test("the only strategy that keeps tokens is found, also when another one cannot start", async () => {
-    const opened = await open(OPS + TEAM);
-    expect(opened.name).toBe("team");
-    expect(opened.stateDir).toBe(join(directory, "state"));
-    const { token } = await opened.tokens.create({ name: "first" });
-    expect(token).toStartWith("gate_");
-    await opened.close();
-    await opened.close();
-  });
-
-  test("of two that keep tokens one has to be named", async () => {
-    const two = `${TEAM}  staff: { use: bearer-sqlite, prefix: staff }\n`;
-    const error = await refusal(open(two));
-    expect(error.exitCode).toBe(EXIT.usage);
-    expect(error.message).toContain("team, staff");
-    expect(error.hint).toContain("--strategy");
-    const opened = await open(two, { strategy: "staff" });
-    expect(opened.name).toBe("staff");
-    await opened.close();
-  });
-
-  test("a name that is not in the config is answered with those that are", async () => {
-    const error = await refusal(open(TEAM, { strategy: "taem" }));
-    expect(error.exitCode).toBe(EXIT.usage);
-    expect(error.message).toContain("team");
-  });
-
-  test("a named strategy that keeps no tokens is a mistake of usage", async () => {
-    const env = { GATEHOUSE_LIFECYCLE_TEST: "0123456789abcdef0123" };
-    const error = await refusal(open(OPS + TEAM, { strategy: "ops", env }));
-    expect(error.exitCode).toBe(EXIT.usage);
-    expect(error.message).toContain("strategy ops (static-env) keeps no tokens");
-  });
-
-  test("without any that keeps tokens it says why the others could not be asked", async () => {
-    const error = await refusal(open(`${OPS}  ops2: { use: static-env, file: nowhere }\n`));
-    expect(error.message).toContain("keeps tokens");
-    expect(`${error.message} ${error.hint}`).toContain("GATEHOUSE_LIFECYCLE_TEST is not set");
-  });
-
-  test("a strategy that was named and cannot start says why", async () => {
-    const error = await refusal(open(OPS + TEAM, { strategy: "ops" }));
-    expect(error.exitCode).toBe(EXIT.config);
-    expect(error.message).toContain("GATEHOUSE_LIFECYCLE_TEST is not set");
-  });
-
-  test("a config with mistakes is refused with all of them", async () => {
-    const error = await refusal(open("  team: { use: bearer-sqlite, colour: red }\n"));
-    expect(error.exitCode).toBe(EXIT.config);
-    expect(error.message).toContain("colour");
   });
 });

@@ -6,6 +6,7 @@
  * database is closed after the last strategy that may use it. No message holds the value of a reference.
  */
 import { createHash } from "node:crypto";
+import { resolve } from "node:path";
 import { pathText } from "./config/issues.ts";
 import type { GatewayConfig, StrategyConfig } from "./config/model.ts";
 import { resolveDeep } from "./config/references.ts";
@@ -18,6 +19,7 @@ import type { LoadPlugin } from "./loader.ts";
 import { openShared } from "./open-shared.ts";
 import { instanceProblems } from "./plugin-shape.ts";
 import { type Redact, redactor } from "./redactor.ts";
+import { readRegularFile } from "./regular-file.ts";
 import { lazyValkey } from "./valkey/connections.ts";
 
 /** What starting strategies takes. */
@@ -32,6 +34,8 @@ export interface StartOptions {
   readonly only?: readonly string[];
   /** Told to the plugins; default `serve`. */
   readonly purpose?: "serve" | "command";
+  /** Aborted when nobody waits any more: what is starting is given up and closed. */
+  readonly givenUp?: AbortSignal;
 }
 
 /** A strategy that is ready to be asked. */
@@ -134,7 +138,14 @@ async function commonFor(options: StartOptions, before: Common | null): Promise<
   const { config, env, log, clock } = options;
   const { configDir, stateDir } = config;
   const { value } = resolveDeep(config.shared?.valkey ?? {}, { env, configDir });
-  const fingerprint = fingerprintOf([stateDir, configDir, config.shared?.prefix, value]);
+  const authorities = authoritiesOf(config, configDir);
+  const fingerprint = fingerprintOf([
+    stateDir,
+    configDir,
+    config.shared?.prefix,
+    value,
+    authorities,
+  ]);
   if (before?.fingerprint === fingerprint) {
     before.holders += 1;
     return before;
@@ -161,6 +172,18 @@ async function commonFor(options: StartOptions, before: Common | null): Promise<
   } catch (error) {
     close();
     throw error;
+  }
+}
+
+/** The certificates that Valkey is checked with, since a connection keeps those that it began with. */
+function authoritiesOf({ shared }: GatewayConfig, configDir: string): string | null {
+  const ca = shared?.valkey.tls?.ca;
+  if (ca === undefined) return null;
+  try {
+    return readRegularFile(resolve(configDir, ca));
+  } catch {
+    // Whoever connects says what is wrong with the file.
+    return null;
   }
 }
 
@@ -202,7 +225,7 @@ async function startOne(strategy: StrategyConfig, starting: Starting): Promise<S
       throw new Error(issues.join("; "));
     }
     return {
-      ...(await initialised({ name, plugin, settings: parsed.data }, common)),
+      ...(await initialised({ name, plugin, settings: parsed.data }, starting)),
       redact,
       fingerprint,
     };
@@ -236,7 +259,7 @@ type Initialised = Pick<Started, "running" | "ending" | "endConnections" | "hold
 
 async function initialised(
   { name, plugin, settings }: { name: string; plugin: Plugin; settings: Record<string, unknown> },
-  common: Common,
+  { common, options }: Starting,
 ): Promise<Initialised> {
   const ending = new AbortController();
   const outside = createHostFetch(ending.signal);
@@ -248,9 +271,17 @@ async function initialised(
   const own = { signal: ending.signal, fetch: outside.fetch, valkey: valkeys.open };
   try {
     const host = createHost(name, { ...common.host, ...own });
-    const instance = await started(Promise.resolve(plugin.init(settings, host)));
+    const starting = Promise.try(() => plugin.init(settings, host));
+    const instance = await started(starting, options.givenUp).catch((error: unknown) => {
+      // It may still come up, and then nobody would ever close it.
+      starting.then(abandon, () => undefined);
+      throw error;
+    });
     const problems = instanceProblems(instance);
-    if (problems.length > 0) throw new Error(`plugin ${plugin.name}: ${problems.join("; ")}`);
+    if (problems.length > 0) {
+      abandon(instance);
+      throw new Error(`plugin ${plugin.name}: ${problems.join("; ")}`);
+    }
     const running = Object.freeze({ name, plugin, instance });
     return { running, ending, endConnections, holders: 1 };
   } catch (error) {
@@ -261,16 +292,25 @@ async function initialised(
 }
 
 /** A strategy that never finishes starting must not leave the operator before a silent terminal. */
-async function started<T>(starting: Promise<T>): Promise<T> {
+async function started<T>(starting: Promise<T>, givenUp: AbortSignal | undefined): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => {
     reject(new Error(`it did not finish starting within ${START_MS / 1000} s`));
   }, START_MS);
+  const giveUp = (): void => reject(new Error("the gateway is stopping"));
+  givenUp?.addEventListener("abort", giveUp, { once: true });
+  if (givenUp?.aborted === true) giveUp();
   try {
     return await Promise.race([starting, promise]);
   } finally {
     clearTimeout(timer);
+    givenUp?.removeEventListener("abort", giveUp);
   }
+}
+
+/** Closes what came up although nobody will use it; it may be anything, and nobody hears how that went. */
+function abandon(instance: Partial<StrategyInstance> | null | undefined): void {
+  Promise.try(() => instance?.close?.()).catch(() => undefined);
 }
 
 async function closeOne(started: Started, deadlineMs: number, log: Log): Promise<void> {
