@@ -3,7 +3,8 @@
  *
  * Invariant: a stream ends within about a second after its credential was revoked or has expired, or its strategy is
  * configured no more; a fault while asking ends nothing (the request was decided, and a restarting store must not cut
- * every stream). A stream is ended once, and asked about by one sweep at a time, however slow the store is.
+ * every stream). A stream is ended once, and asked about once at a time, however slow the store is; one that never
+ * answers keeps no other stream alive, and none any longer than its strategy is configured.
  */
 import type { NamedStrategy } from "./authenticate.ts";
 import type { Clock, Log } from "./contract/host.ts";
@@ -37,31 +38,29 @@ export function watchStreams(clock: Clock, log: Log): StreamWatch {
   let strategies: ReadonlyMap<string, NamedStrategy> = new Map();
   const open = new Set<OpenStream>();
   const ending = new WeakSet<OpenStream>();
-  let isSweeping = false;
+  let asked = new WeakSet<OpenStream>();
   let timer: ReturnType<typeof setInterval> | null = null;
   const stopTimer = (): void => {
     if (timer !== null) clearInterval(timer);
     timer = null;
   };
-  const sweep = async (): Promise<void> => {
-    if (isSweeping) return;
-    isSweeping = true;
-    const look = async (stream: OpenStream): Promise<void> => {
-      const why = await doom(stream, { strategies, clock, log });
-      if (why === null || !open.has(stream)) return;
-      ending.add(stream);
-      finish(stream, why, log);
-    };
-    try {
-      await Promise.all([...open].filter((stream) => !ending.has(stream)).map(look));
-    } finally {
-      isSweeping = false;
-    }
+  const look = async (stream: OpenStream): Promise<void> => {
+    const asking = asked;
+    asking.add(stream);
+    const why = await doom(stream, { strategies, clock, log });
+    asking.delete(stream);
+    // What a strategy of the configuration before says late counts no more.
+    if (why === null || asking !== asked || !open.has(stream) || ending.has(stream)) return;
+    ending.add(stream);
+    finish(stream, why, log);
+  };
+  const sweep = (): void => {
+    for (const stream of open) if (!ending.has(stream) && !asked.has(stream)) void look(stream);
   };
   return {
     add(stream) {
       open.add(stream);
-      timer ??= setInterval(() => void sweep(), SWEEP_MS);
+      timer ??= setInterval(sweep, SWEEP_MS);
       return () => {
         open.delete(stream);
         if (open.size === 0) stopTimer();
@@ -72,6 +71,7 @@ export function watchStreams(clock: Clock, log: Log): StreamWatch {
     },
     askOf(next) {
       strategies = next;
+      asked = new WeakSet();
     },
     endAll() {
       for (const stream of [...open]) {
