@@ -101,6 +101,8 @@ function servingFor(config: ServerConfig, handler: ExchangeHandler): Serving {
 class Doors implements Server {
   private readonly serving: Serving;
   private readonly connections = new Set<ServerConnection>();
+  /** Requests that an earlier handler is waited for because of; the one after it need not wait for them, too. */
+  private readonly waitedFor = new WeakSet<Exchange>();
   private doors: readonly Door[] = [];
   private handled = 0;
   private isDraining = false;
@@ -164,7 +166,8 @@ class Doors implements Server {
       for (const door of added) {
         const { wanted } = door;
         if (wanted.kind === "tcp") continue;
-        door.listener = await bindUnix(wanted.path, 0o660, this.acceptBy(door, null));
+        const accept = this.acceptBy(door, null);
+        door.listener = await bindUnix(wanted.path, 0o660, accept, this.addresses);
         opened.push(door.listener);
       }
       if (this.isDraining) throw new OperatorError(EXIT.failure, "the gateway is stopping");
@@ -172,7 +175,7 @@ class Doors implements Server {
       for (const door of added) {
         const { wanted } = door;
         if (wanted.kind === "unix") continue;
-        door.listener = bindTcp(wanted, tls, this.acceptBy(door, tls));
+        door.listener = bindTcp(wanted, tls, this.acceptBy(door, tls), this.addresses);
         door.fingerprint = tls?.fingerprint ?? "";
         opened.push(door.listener);
       }
@@ -200,7 +203,8 @@ class Doors implements Server {
     };
     const undecided = [...this.connections]
       .map((connection) => ({ connection, exchange: connection.deciding }))
-      .filter(({ exchange }) => exchange !== null);
+      .filter(({ exchange }) => exchange !== null && !this.waitedFor.has(exchange));
+    for (const { exchange } of undecided) if (exchange !== null) this.waitedFor.add(exchange);
     Object.assign(this.serving, servingFor(config, counted));
     for (const connection of this.connections) {
       const { address, isUnix } = connection.peer;

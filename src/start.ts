@@ -5,7 +5,6 @@
  * running gateway goes over to another config as a whole or not at all; the one before is closed when its last request
  * has been answered.
  */
-import { readFileSync } from "node:fs";
 import { createAudit } from "./audit.ts";
 import type { NamedStrategy } from "./authenticate.ts";
 import type { BuiltInSurface } from "./built-route.ts";
@@ -18,6 +17,7 @@ import type { Upstream } from "./forward.ts";
 import { createGateway } from "./gateway.ts";
 import { type RunningStrategies, startStrategies } from "./lifecycle.ts";
 import type { Exposition, LastReload, Metrics, Vitals } from "./metrics.ts";
+import { readRegularFile } from "./regular-file.ts";
 import { restartReason } from "./restart-reason.ts";
 import { type Changed, listen, originReader, type Server } from "./server.ts";
 import { type StreamWatch, watchStreams } from "./streams.ts";
@@ -93,7 +93,25 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
   running = server;
   streams.askOf(current.strategies.byName);
   const ending = new Set<Promise<void>>();
-  let isStopping = false;
+  const stopping = new AbortController();
+  let reloading: Promise<unknown> | null = null;
+  const goOver: RunningGateway["reload"] = async ({ config, loadPlugin }) => {
+    mustGoOn(stopping.signal);
+    refuseMoves(current.config, config);
+    const parts = { ...options, config, loadPlugin, givenUp: stopping.signal };
+    const next = await makeGeneration(parts, shared, current);
+    const changed = await orClose(next, () => {
+      mustGoOn(stopping.signal);
+      return server.change(config.server, next.handler);
+    });
+    const before = current;
+    current = next;
+    lastReload = inForce();
+    streams.askOf(next.strategies.byName);
+    const over = changed.handedOver.then(before.close).then(() => void ending.delete(over));
+    ending.add(over);
+    return changed;
+  };
   return {
     get addresses() {
       return server.addresses;
@@ -101,26 +119,18 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     get strategies() {
       return current.strategies;
     },
-    async reload({ config, loadPlugin }) {
-      refuseMoves(current.config, config);
-      const next = await makeGeneration({ ...options, config, loadPlugin }, shared, current);
-      const changed = await orClose(next, () => {
-        if (isStopping) throw new OperatorError(EXIT.failure, "the gateway is stopping");
-        return server.change(config.server, next.handler);
+    reload(next) {
+      const going = goOver(next).finally(() => {
+        reloading = null;
       });
-      const before = current;
-      current = next;
-      lastReload = inForce();
-      streams.askOf(next.strategies.byName);
-      const over = changed.handedOver.then(before.close).then(() => void ending.delete(over));
-      ending.add(over);
-      return changed;
+      reloading = going;
+      return going;
     },
     reloadFailed() {
       lastReload = { ...lastReload, isSuccessful: false };
     },
     async stop(deadlineMs) {
-      isStopping = true;
+      stopping.abort();
       const endMs = performance.now() + deadlineMs;
       await server.drain(deadlineMs);
       await until(() => streams.size === 0, endMs - performance.now());
@@ -128,6 +138,8 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       // Close frames have to be taken before the process is gone.
       await until(() => streams.size === 0, CLOSE_FRAME_MS);
       streams.close();
+      // What was started for a configuration that comes too late is closed, too.
+      await until(() => reloading === null, CLOSE_MS);
       await Promise.all([...ending, current.close()]);
     },
   };
@@ -202,6 +214,10 @@ async function orClose<Value>(generation: Generation, work: () => Promise<Value>
   }
 }
 
+function mustGoOn(stopping: AbortSignal): void {
+  if (stopping.aborted) throw new OperatorError(EXIT.failure, "the gateway is stopping");
+}
+
 /** @throws OperatorError when a running gateway cannot go over to a config, whatever it says otherwise */
 function refuseMoves(before: GatewayConfig, after: GatewayConfig): void {
   const reason = restartReason(before, after);
@@ -252,5 +268,5 @@ function buildUpstream(config: UpstreamConfig, options: StartOptions): Upstream 
 }
 
 function readCa(config: UpstreamConfig): string | null {
-  return config.ca === null ? null : readFileSync(config.ca, "utf8");
+  return config.ca === null ? null : readRegularFile(config.ca);
 }

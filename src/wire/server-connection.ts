@@ -23,7 +23,7 @@ export interface ConnectionLimits {
   readonly pace: BodyPace;
 }
 
-/** What holds for all connections of a server; looked at anew for each request, so that it can change under them. */
+/** What holds for all connections of a server; looked at anew for each request, which keeps it to its end. */
 export interface ConnectionSettings {
   readonly handler: ExchangeHandler;
   readonly limits: ConnectionLimits;
@@ -81,6 +81,8 @@ export class ServerConnection implements SocketOwner {
   private readonly socket: OwnedSocket;
   private readonly outgoing: Outgoing;
   private readonly settings: ConnectionSettings;
+  /** Of the request that is under way or was the last. */
+  private limits: ConnectionLimits;
   private readonly onGone: (connection: ServerConnection) => void;
   private state: State = "waiting";
   private pending: Buffer | null = null;
@@ -111,6 +113,7 @@ export class ServerConnection implements SocketOwner {
     this.peer = peer;
     this.outgoing = new Outgoing(socket);
     this.settings = wiring.settings;
+    this.limits = wiring.settings.limits;
     this.onGone = wiring.onGone;
     this.sinceMs = performance.now();
     this.waitingSinceMs = this.sinceMs;
@@ -181,6 +184,7 @@ export class ServerConnection implements SocketOwner {
       return;
     }
     this.state = "handling";
+    this.limits = this.settings.limits;
     const body = this.bodyOf(head.framing, head.expectsContinue);
     const exchange = new ActiveExchange(head, body, this.peer, performance.now());
     this.exchange = exchange;
@@ -332,6 +336,7 @@ export class ServerConnection implements SocketOwner {
 
   private refuse(refusal: WireRefusal): void {
     this.exchange = null;
+    this.limits = this.settings.limits;
     const reply = this.settings.handler.refuse(refusal, this.peer);
     this.state = "sending";
     const writer = new ReplyWriter(this.outgoing, () => {
@@ -391,7 +396,7 @@ export class ServerConnection implements SocketOwner {
   /** Deadlines. Called a few times a second. */
   tick(nowMs: number): void {
     const body = this.exchange?.body;
-    if (body?.isTooSlow(nowMs, this.settings.limits.pace)) body.break("too_slow");
+    if (body?.isTooSlow(nowMs, this.limits.pace)) body.break("too_slow");
     const forMs = nowMs - this.sinceMs;
     if (this.state === "waiting") this.tickWaiting(nowMs);
     else if (this.state === "lingering") {
@@ -425,7 +430,7 @@ export class ServerConnection implements SocketOwner {
       this.lastQueuedBytes = queued;
       this.sinceMs = performance.now();
     } else if (queued === 0) return;
-    else if (forMs > this.settings.limits.sendTimeoutMs) this.socket.terminate();
+    else if (forMs > this.limits.sendTimeoutMs) this.socket.terminate();
   }
 
   /** Shutting down: finish what is under way, take nothing new. */
