@@ -5,7 +5,7 @@
  */
 import { EXIT, errorMessage, OperatorError } from "./errors.ts";
 
-const PIN = /\?sha256=[0-9a-f]{64}/g;
+const PIN = /\?sha256=[0-9a-f]{64}(?:&try=\d+)?/g;
 
 /** The error to show for `error`, which importing the plugin file at `path` gave. */
 export function importFailure(error: unknown, path: string): OperatorError {

@@ -343,6 +343,22 @@ describe("an export of the wrong shape", () => {
   });
 });
 
+test("a file that could not be imported is tried again, also when it is the same", async () => {
+  const flag = join(directory, "flag");
+  const text = `import { existsSync } from "node:fs";
+if (!existsSync(${JSON.stringify(flag)})) throw new Error("the flag is not there");
+`;
+  const path = write("mine.ts", `${text}${source()}`);
+  for (const _ of [1, 2]) {
+    const { message } = await refusal("./mine.ts");
+    expect(message).toContain("the flag is not there");
+    expect(message).toContain(`(${path}:`);
+    expect(message).not.toContain("sha256");
+  }
+  writeFileSync(flag, "");
+  expect((await load("./mine.ts", null, directory)).name).toBe("mine");
+});
+
 describe("names", () => {
   test("an external plugin cannot take the name of a bundled one", async () => {
     write("mine.ts", source({ name: '"static-env"' }));

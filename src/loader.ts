@@ -127,6 +127,11 @@ const servedDirectories = new Set<string>();
 const checkedSources = new Map<string, PluginFile>();
 /** SHA-256 by path of what plugin files import: the registry keeps each as it was first. */
 const importedFiles = new Map<string, string>();
+/** How often a content could not be imported. */
+const failedImports = new Map<string, number>();
+
+/** As long as a strategy has to start. */
+const IMPORT_MS = 30_000;
 
 async function importChecked(file: PluginFile): Promise<Readonly<Record<string, unknown>>> {
   registerContract();
@@ -134,14 +139,33 @@ async function importChecked(file: PluginFile): Promise<Readonly<Record<string, 
   refuseStale(directory);
   serveDirectory(directory);
   // The hash makes it another module when the content is another, so a changed file is loaded anew.
-  const specifier = `${file.path}?sha256=${file.sha256}`;
+  const content = `${file.path}?sha256=${file.sha256}`;
+  const failures = failedImports.get(content) ?? 0;
+  const specifier = failures === 0 ? content : `${content}&try=${failures + 1}`;
   checkedSources.set(specifier, file);
   try {
-    return await import(specifier);
+    return await soon(import(specifier), file.path);
   } catch (error) {
+    // The registry keeps a failure, and what it was about (a file that was missing) may be mended by now.
+    failedImports.set(content, failures + 1);
     throw importFailure(error, file.path);
   } finally {
     checkedSources.delete(specifier);
+  }
+}
+
+/** A plugin whose top level waits for ever must not keep a gateway from ever reading its configuration again. */
+async function soon<Value>(importing: Promise<Value>, path: string): Promise<Value> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    const why = `plugin file ${path} did not finish loading within ${IMPORT_MS / 1000} s`;
+    const hint = "Wait in `init`, not at the top level of the file.";
+    reject(new OperatorError(EXIT.config, why, hint));
+  }, IMPORT_MS);
+  try {
+    return await Promise.race([importing, promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
