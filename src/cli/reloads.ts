@@ -85,8 +85,10 @@ function oneAtATime<Value>(work: () => Promise<Value>): () => Promise<Value> {
     return begun;
   };
   return () => {
+    // First, because one may be due although the one before it is over already.
+    if (next !== null) return next;
     if (running === null) return start();
-    next ??= running.then(() => {
+    next = running.then(() => {
       next = null;
       return start();
     });

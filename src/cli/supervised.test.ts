@@ -129,6 +129,24 @@ describe.skipIf(NO_NOTIFY_SOCKETS !== null)("serve under a service manager", () 
     await gateway.stop();
   });
 
+  test("says nothing of a reload once it stops", async () => {
+    const socket = notifySocket();
+    const upstream = rawUpstream(() => {});
+    stops.push(() => upstream.stop());
+    const config = simpleConfig(`http://${upstream.address}`, { server: "  drain: 20s" });
+    const gateway = await serve(config, { NOTIFY_SOCKET: socket.address });
+    const held = await openRaw(gateway.address);
+    held.send("GET /public/held HTTP/1.1\r\nHost: a\r\n\r\n");
+    await eventually("it is under way", () => upstream.seen.length === 1);
+    gateway.signal("SIGTERM");
+    await socket.heard((message) => message.startsWith("STOPPING=1\n"));
+    gateway.signal("SIGHUP");
+    await eventually("it is refused", () => gateway.stdout().includes("config.reload_failed"));
+    held.kill();
+    await gateway.ended;
+    expect(socket.messages().at(-1)).toStartWith("STOPPING=1\n");
+  });
+
   test("keeps the watchdog waiting when its socket file is gone, and says why", async () => {
     const socket = notifySocket();
     const place = laid("");

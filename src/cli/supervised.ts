@@ -16,7 +16,7 @@ const GONE: ReadonlySet<string> = new Set(["ECONNREFUSED", "ENOENT"]);
 
 /** What `serve` tells. */
 export interface Supervised {
-  /** At the start, and after each change. */
+  /** At the start, and after each change. Once it stops, that alone is told. */
   ready(serving: Serving): void;
   reloading(): void;
   /** The new configuration was refused. */
@@ -44,14 +44,18 @@ export function supervised(opened: OpenedNotifier, log: Log): Supervised | null 
   const silent = (reason: string): void => log.error("service.watchdog_silent", { reason });
   return {
     ready(serving) {
+      if (isStopping) return;
       const isFirst = current === null;
       current = serving;
       notifier.ready(summary(serving));
       if (isFirst)
         notifier.watch(() => trouble(isStopping ? null : current, () => isStopping), silent);
     },
-    reloading: () => notifier.reloading(),
+    reloading() {
+      if (!isStopping) notifier.reloading();
+    },
     kept() {
+      if (isStopping) return;
       const was = current === null ? "" : `, still ${summary(current)}`;
       notifier.ready(`reload refused (see the log)${was}`);
     },
