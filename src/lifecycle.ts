@@ -104,9 +104,35 @@ interface Before {
 }
 
 async function start(options: StartOptions, before: Before | null): Promise<RunningStrategies> {
-  const { config, log } = options;
-  const common = await commonFor(options, before?.common ?? null);
+  const { config } = options;
+  const fingerprint = commonFingerprint(options);
+  const isSameState = before?.common.fingerprint === fingerprint;
+  const common = isSameState ? before.common : await openCommon(options, fingerprint);
+  common.holders += 1;
+  // One of another state cannot be kept: it would go on with the one that is closed.
+  const candidates = isSameState ? before.started : [];
   const started: Started[] = [];
+  const running = runningOf(common, started, options.log);
+  const wanted = config.strategies.filter(({ name }) => options.only?.includes(name) ?? true);
+  try {
+    for (const strategy of wanted)
+      started.push(await startOne(strategy, { options, common, candidates }));
+  } catch (error) {
+    await running.close(FAILED_START_CLOSE_MS);
+    throw error;
+  }
+  return { ...running, byName: new Map(started.map(({ running }) => [running.name, running])) };
+}
+
+/**
+ * Apart from {@link start}, because functions that are made in an async function keep its parameters: each
+ * configuration would keep the one before it, and so all of them.
+ */
+function runningOf(
+  common: Common,
+  started: readonly Started[],
+  log: Log,
+): Pick<RunningStrategies, "close" | "next"> {
   const close = once(async (deadlineMs: number) => {
     const over = started.filter(letGo).toReversed();
     // First, so that background work of a strategy ends before its close waits for it.
@@ -114,18 +140,7 @@ async function start(options: StartOptions, before: Before | null): Promise<Runn
     for (const strategy of over) await closeOne(strategy, deadlineMs, log);
     if (letGo(common)) common.close();
   });
-  const wanted = config.strategies.filter(({ name }) => options.only?.includes(name) ?? true);
-  try {
-    // One of another state cannot be kept: it would go on with the one that is closed.
-    const candidates = before?.common === common ? before.started : [];
-    for (const strategy of wanted)
-      started.push(await startOne(strategy, { options, common, candidates }));
-  } catch (error) {
-    await close(FAILED_START_CLOSE_MS);
-    throw error;
-  }
-  const byName = new Map(started.map(({ running }) => [running.name, running]));
-  return { byName, close, next: (after) => start(after, { common, started }) };
+  return { close, next: (after) => start(after, { common, started }) };
 }
 
 /** Lets go of something; whether nobody has it any more. */
@@ -134,22 +149,21 @@ function letGo(held: Held): boolean {
   return held.holders === 0;
 }
 
-async function commonFor(options: StartOptions, before: Common | null): Promise<Common> {
-  const { config, env, log, clock } = options;
-  const { configDir, stateDir } = config;
-  const { value } = resolveDeep(config.shared?.valkey ?? {}, { env, configDir });
-  const authorities = authoritiesOf(config, configDir);
-  const fingerprint = fingerprintOf([
+function commonFingerprint({ config, env }: StartOptions): string {
+  const { configDir, stateDir, shared } = config;
+  const { value } = resolveDeep(shared?.valkey ?? {}, { env, configDir });
+  return fingerprintOf([
     stateDir,
     configDir,
-    config.shared?.prefix,
+    shared?.prefix,
     value,
-    authorities,
+    authoritiesOf(config, configDir),
   ]);
-  if (before?.fingerprint === fingerprint) {
-    before.holders += 1;
-    return before;
-  }
+}
+
+async function openCommon(options: StartOptions, fingerprint: string): Promise<Common> {
+  const { config, env, log, clock } = options;
+  const { configDir, stateDir } = config;
   const database = lazyDatabase(stateDir, clock);
   const valkeys = lazyValkey(configDir);
   const purpose = options.purpose ?? "serve";
@@ -168,7 +182,7 @@ async function commonFor(options: StartOptions, before: Common | null): Promise<
       shared.close();
       close();
     };
-    return { holders: 1, fingerprint, host, close: closeAll };
+    return { holders: 0, fingerprint, host, close: closeAll };
   } catch (error) {
     close();
     throw error;

@@ -194,18 +194,11 @@ class Doors implements Server {
 
   /** Puts the settings in force; resolves when what was being decided by the handler before is. */
   private handOver(config: ServerConfig, handler: ExchangeHandler): Promise<void> {
-    const counted: ExchangeHandler = {
-      handle: (exchange) => {
-        this.handled += 1;
-        return handler.handle(exchange);
-      },
-      refuse: (refusal, peer) => handler.refuse(refusal, peer),
-    };
     const undecided = [...this.connections]
       .map((connection) => ({ connection, exchange: connection.deciding }))
       .filter(({ exchange }) => exchange !== null && !this.waitedFor.has(exchange));
     for (const { exchange } of undecided) if (exchange !== null) this.waitedFor.add(exchange);
-    Object.assign(this.serving, servingFor(config, counted));
+    Object.assign(this.serving, servingFor(config, this.counted(handler)));
     for (const connection of this.connections) {
       const { address, isUnix } = connection.peer;
       const isTrusted = this.serving.isTrusted(address, isUnix);
@@ -215,6 +208,16 @@ class Doors implements Server {
       () => undecided.every(({ connection, exchange }) => connection.deciding !== exchange),
       Number.POSITIVE_INFINITY,
     );
+  }
+
+  private counted(handler: ExchangeHandler): ExchangeHandler {
+    return {
+      handle: (exchange) => {
+        this.handled += 1;
+        return handler.handle(exchange);
+      },
+      refuse: (refusal, peer) => handler.refuse(refusal, peer),
+    };
   }
 
   private acceptBy(door: Door, tls: ListenerTls | null): (socket: OwnedSocket) => void {

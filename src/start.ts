@@ -88,7 +88,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
       lastReload: () => lastReload,
     }),
   };
-  let current = await makeGeneration(options, shared);
+  let current = await makeGeneration(options, shared, await startStrategies(options));
   const server = await orClose(current, () => listen(options.config.server, current.handler));
   running = server;
   streams.askOf(current.strategies.byName);
@@ -99,7 +99,7 @@ export async function startGateway(options: StartOptions): Promise<RunningGatewa
     mustGoOn(stopping.signal);
     refuseMoves(current.config, config);
     const parts = { ...options, config, loadPlugin, givenUp: stopping.signal };
-    const next = await makeGeneration(parts, shared, current);
+    const next = await makeGeneration(parts, shared, await current.strategies.next(parts));
     const changed = await orClose(next, () => {
       mustGoOn(stopping.signal);
       return server.change(config.server, next.handler);
@@ -170,20 +170,21 @@ function metricsKeeper(vitals: Vitals): Shared["metricsFor"] {
   };
 }
 
+/** It must know nothing of the one before: what it makes would keep that, and so all of them. */
 async function makeGeneration(
   options: StartOptions,
   { streams, metricsFor }: Shared,
-  before: Generation | null = null,
+  strategies: RunningStrategies,
 ): Promise<Generation> {
   const { config, log, clock } = options;
-  const upstreams = new Map(config.upstreams.map((one) => [one.name, buildUpstream(one, options)]));
-  const strategies = await (before?.strategies.next(options) ?? startStrategies(options));
+  const upstreams = new Map<string, Upstream>();
   const mintRequestId = (): string => crypto.randomUUID();
   const close = (): Promise<void> => {
     for (const upstream of upstreams.values()) upstream.pool.close();
     return strategies.close(CLOSE_MS);
   };
   try {
+    for (const one of config.upstreams) upstreams.set(one.name, buildUpstream(one, options));
     const metrics = await metricsFor(config);
     const exposition = metrics?.exposition ?? null;
     const surfaces = { config, strategies: strategies.byName, log, clock, exposition };

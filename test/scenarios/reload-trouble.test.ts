@@ -4,6 +4,7 @@
  *
  * Invariant: after each of them the gateway is shown to serve, and what belongs to others to be there still.
  */
+import { heapStats } from "bun:jsc";
 import { afterAll, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,6 +14,7 @@ import {
   OPS_ENV,
   OPS_TOKEN,
   simpleConfig,
+  startInProcess,
 } from "../support/gateway.ts";
 import { eventually, openRaw, raw, rawUpstream } from "../support/raw.ts";
 
@@ -182,4 +184,23 @@ describeBoth("A reload", (start) => {
     await eventually("it is, too", () => gone().includes("first"));
     held.kill();
   });
+});
+
+test("Reloads leave nothing of the configurations that are over", async () => {
+  const upstream = upstreamOf();
+  const gateway = await startInProcess({ config: simpleConfig(upstream.url), env: OPS_ENV });
+  stops.push(() => gateway.stop());
+  // Each configuration has lists of trusted proxies, and nothing else has these.
+  const configurations = () => {
+    Bun.gc(true);
+    return heapStats().objectTypeCounts.BlockList ?? 0;
+  };
+  expect(await gateway.reload(simpleConfig(upstream.url))).toBeNull();
+  const before = configurations();
+  expect(before).toBeGreaterThan(0);
+  for (let round = 0; round < 40; round++) {
+    expect(await gateway.reload(simpleConfig(upstream.url))).toBeNull();
+  }
+  await eventually("they are gone", () => configurations() < before + 10);
+  await isServing(gateway);
 });
