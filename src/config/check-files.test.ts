@@ -24,7 +24,8 @@ directory.write("key.pem", A_KEY);
 directory.write("other.pem", OTHER_KEY);
 directory.write("locked.pem", ENCRYPTED_KEY);
 directory.write("text.pem", "not a certificate");
-chmodSync(directory.write("group.pem", A_KEY), 0o640);
+chmodSync(directory.write("group.pem", A_KEY), 0o660);
+chmodSync(directory.write("shared.pem", A_KEY), 0o640);
 chmodSync(directory.write("world.pem", A_KEY), 0o604);
 
 function madeDirectory(name: string, mode: number): string {
@@ -82,6 +83,7 @@ describe("tls", () => {
 
   test("with a valid certificate and its closed key is fine", async () => {
     expect(await tls("{ cert: cert.pem, key: key.pem }")).toEqual([]);
+    expect(await tls("{ cert: cert.pem, key: shared.pem }")).toEqual([]);
   });
 
   test.each([
@@ -91,7 +93,7 @@ describe("tls", () => {
     ["cert.pem", "text.pem", `server.tls.key: ${cwd}/text.pem holds no usable PEM private key`],
     ["cert.pem", "locked.pem", `server.tls.key: ${cwd}/locked.pem holds no usable PEM private key`],
     ["cert.pem", "other.pem", "server.tls.key: this key does not belong to the certificate"],
-    ["cert.pem", "group.pem", `server.tls.key: ${cwd}/group.pem is open to other users (mode 640)`],
+    ["cert.pem", "group.pem", `server.tls.key: ${cwd}/group.pem is open to other users (mode 660)`],
     ["cert.pem", "world.pem", `server.tls.key: ${cwd}/world.pem is open to other users (mode 604)`],
     ["old.pem", "key.pem", "server.tls.cert: the certificate expired on Jan  1 00:00:00 2001 GMT"],
     [

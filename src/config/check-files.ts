@@ -107,11 +107,14 @@ function readCertificate(file: string, path: ConfigPath, report: Reporter): X509
   }
 }
 
+/** A group may read a key, as in Debian's ssl-cert and in a pod's secrets; it may not put another one there. */
+const CLOSED_KEY = 0o026;
+
 function readKey(file: string, path: ConfigPath, report: Reporter): KeyObject | null {
   const status = statusOf(file);
-  if (typeof status !== "string" && (status.mode & 0o066) !== 0) {
+  if (typeof status !== "string" && (status.mode & CLOSED_KEY) !== 0) {
     const message = `${file} is open to other users (mode ${octal(status)})`;
-    report.add(path, message, `chmod 600 ${file}`);
+    report.add(path, message, `chmod 600 ${file}, or 640 for a group that may read it`);
   }
   const text = readPem(file, path, report);
   if (text === null) return null;
