@@ -12,6 +12,7 @@ import { EXIT, errorMessage, OperatorError } from "../errors.ts";
 import type { LoadPlugin } from "../loader.ts";
 import type { RunningGateway } from "../start.ts";
 import type { Verdict } from "./control.ts";
+import { oneAtATime } from "./one-at-a-time.ts";
 import { type Supervised, summary } from "./supervised.ts";
 
 /** What there is to read. */
@@ -72,26 +73,4 @@ function asOperatorError(error: unknown): OperatorError {
   return error instanceof OperatorError
     ? error
     : new OperatorError(EXIT.failure, `unexpected: ${errorMessage(error)}`);
-}
-
-function oneAtATime<Value>(work: () => Promise<Value>): () => Promise<Value> {
-  let running: Promise<unknown> | null = null;
-  let next: Promise<Value> | null = null;
-  const start = (): Promise<Value> => {
-    const begun = work().finally(() => {
-      if (running === begun) running = null;
-    });
-    running = begun;
-    return begun;
-  };
-  return () => {
-    // First, because one may be due although the one before it is over already.
-    if (next !== null) return next;
-    if (running === null) return start();
-    next = running.then(() => {
-      next = null;
-      return start();
-    });
-    return next;
-  };
 }
