@@ -20,6 +20,8 @@ export interface Listener {
   readonly address: string;
   readonly isUnix: boolean;
   readonly isSecure: boolean;
+  /** False: the socket's file is gone or another one, so nobody finds this listener any more. */
+  isReachable(): boolean;
   stop(): void;
   /**
    * A second one for the same socket, with other certificates or none; then stop this one. For TCP alone.
@@ -51,13 +53,15 @@ export async function bindUnix(
     await removeStaleSocket(path);
     const handle = bound(path, mode, accept);
     const file = fileAt(path);
+    const isReachable = (): boolean => file !== null && fileAt(path) === file;
     return {
       address: `unix:${path}`,
       isUnix: true,
       isSecure: false,
+      isReachable,
       stop() {
         // Asked before, because as long as the socket is open nothing else can get the number of its file.
-        const isOwn = file !== null && fileAt(path) === file;
+        const isOwn = isReachable();
         if (isOwn) handle.stop();
         else keepingFile(path, () => handle.stop());
         if (isOwn) remove(path);
@@ -146,6 +150,7 @@ function tcpListener(handle: Handle, address: string, tls: ListenerTls | null): 
     address,
     isUnix: false,
     isSecure: tls !== null,
+    isReachable: () => true,
     stop: () => handle.stop(),
     secure(next, accept, duplicate) {
       const fd = "fd" in handle && typeof handle.fd === "number" ? duplicate?.(handle.fd) : null;

@@ -36,7 +36,8 @@ export interface Server {
   readonly addresses: readonly string[];
   readonly connectionCount: number;
   /**
-   * Goes over to other settings and another handler in one step: addresses that stay are not touched, open
+   * Goes over to other settings and another handler in one step: addresses that stay are not touched (a socket whose file
+   * was removed is made anew), open
    * connections live on and their next request is for the new handler. Who came by an address that is gone may finish.
    * @throws OperatorError as {@link listen}; nothing has changed then
    */
@@ -132,7 +133,8 @@ class Doors implements Server {
 
   async change(config: ServerConfig, handler: ExchangeHandler): Promise<Changed> {
     const before = this.doors;
-    const after = doorsFor(config.listen, before);
+    const intact = before.filter(({ listener }) => listener?.isReachable() === true);
+    const after = doorsFor(config.listen, intact);
     const added = after.filter((door) => !before.includes(door));
     const removed = before.filter((door) => !after.includes(door));
     try {

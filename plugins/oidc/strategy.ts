@@ -40,11 +40,19 @@ import {
   type Span,
 } from "./verify.ts";
 
+/**
+ * By which rules an identity was proven. Beside the instances, because after a reload the next one is asked about what the
+ * one before let in.
+ */
+const RULES_OF = new WeakMap<Identity, string>();
+
 /** What the way of a request needs. */
 interface Parts {
   readonly host: Host;
   readonly settings: Settings;
   readonly rules: Rules;
+  /** Differs where other tokens are accepted, or another identity follows from them. */
+  readonly rulesText: string;
   /** `null`: any. */
   readonly audiences: string[] | null;
   readonly ring: KeyRing;
@@ -59,6 +67,7 @@ export function createStrategy(settings: Settings, host: Host): StrategyInstance
     host,
     settings,
     rules: rulesOf(settings),
+    rulesText: rulesTextOf(settings),
     audiences: audiencesOf(settings),
     ring,
     verified: openVerified(),
@@ -103,6 +112,12 @@ function rulesOf(settings: Settings): Rules {
     leewayMs: milliseconds(settings.leeway),
     claims,
   };
+}
+
+/** All settings but those that say how often and how long the issuer is asked. */
+function rulesTextOf(settings: Settings): string {
+  const { refresh, refetch_interval, keep_keys, timeout, ...rules } = settings;
+  return JSON.stringify(rules);
 }
 
 function authenticate(parts: Parts, request: AuthRequest): Outcome | Promise<Outcome> {
@@ -173,6 +188,7 @@ async function verify(parts: Parts, attempt: Attempt, request: AuthRequest): Pro
   const found = identify(claims, parts.settings, { expiresAtMs: untilMs, keyId });
   if (found.kind === "no_subject") return refuse(parts, request, NO_SUBJECT);
   if (found.kind === "not_in_groups") return refuse(parts, request, NOT_IN_GROUPS, found.id);
+  RULES_OF.set(found.identity, parts.rulesText);
   const outcome: Outcome = { outcome: "accept", identity: found.identity };
   const verified: Verified = { outcome, keyId, fromMs, untilMs };
   parts.verified.keep(attempt.digest, verified);
@@ -241,8 +257,13 @@ function refuse(
   return { outcome: "reject", reason, ...(credentialId === undefined ? {} : { credentialId }) };
 }
 
-/** An issuer that cannot be asked ends no stream; one that has withdrawn the key does. */
-function isCurrent({ ring, host }: Parts, { attributes, expiresAtMs }: Identity): boolean {
+/**
+ * An issuer that cannot be asked ends no stream; one that has withdrawn the key does. So do other rules: whether the
+ * token would do by them cannot be told any more.
+ */
+function isCurrent({ ring, host, rulesText }: Parts, identity: Identity): boolean {
+  if (RULES_OF.get(identity) !== rulesText) return false;
+  const { attributes, expiresAtMs } = identity;
   if (expiresAtMs !== undefined && host.clock.nowMs() >= expiresAtMs) return false;
   return !ring.isWithdrawn(attributes?.key ?? "");
 }

@@ -7,7 +7,7 @@ import { afterAll, expect, test } from "bun:test";
 import { blake3 } from "@noble/hashes/blake3.js";
 import { describeBoth } from "../support/gateway.ts";
 import { newIssuerKey, startKeyServer, tokenMaker } from "../support/issuer-keys.ts";
-import { eventually, raw, rawUpstream } from "../support/raw.ts";
+import { eventually, openRaw, raw, rawUpstream } from "../support/raw.ts";
 import { startValkey, TEST_SALT, valkeyMissing } from "../support/valkey.ts";
 
 const stops: (() => unknown)[] = [];
@@ -49,6 +49,34 @@ describeBoth("A reload", (start) => {
     expect(await statusOf(gateway.address, "/open", "nothing")).toBe(401);
     expect(upstream.seen.length).toBe(seen);
     expect(await statusOf(gateway.address, "/x", token)).toBe(200);
+  });
+
+  test("ends the streams of tokens that were let in by other rules", async () => {
+    const key = newIssuerKey();
+    const server = startKeyServer(key);
+    const token = tokenMaker(server.url, Math.floor(Date.now() / 1000))(key);
+    const streaming = rawUpstream((_, write) =>
+      write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"),
+    );
+    stops.push(() => streaming.stop());
+    const oidc = (more: string) =>
+      config(`{ use: oidc, issuer: "${server.url}", audience: api${more} }`, "public").replace(
+        upstream.address,
+        streaming.address,
+      );
+    const gateway = await start({ config: oidc("") });
+    const stream = await openRaw(gateway.address);
+    stream.send(get("/s", token).replace("Connection: close\r\n", ""));
+    await stream.read({ until: (text) => text.includes("hi") });
+    // How long keys are kept says nothing about who may enter.
+    expect(await gateway.reload(oidc(", keep_keys: 2h"))).toBeNull();
+    expect(await statusOf(gateway.address, "/open", token)).toBe(200);
+    expect((await stream.read({ until: () => true })).closed).toBe(false);
+    expect(await gateway.reload(oidc(', require_claims: { level: "high" }'))).toBeNull();
+    expect((await stream.read()).closed).toBe(true);
+    const seen = streaming.seen.length;
+    expect(await statusOf(gateway.address, "/s", token)).toBe(401);
+    expect(streaming.seen.length).toBe(seen);
   });
 
   test.skipIf(valkeyMissing !== null)(

@@ -259,6 +259,24 @@ routes:
     kept.kill();
   });
 
+  test("makes a socket anew whose file was removed", async () => {
+    const upstream = upstreamOf();
+    const dir = scratch();
+    const path = join(dir, "gate.sock");
+    const config = simpleConfig(upstream.url).replace("127.0.0.1:0", `unix:${path}`);
+    const gateway = await start({ config, env: OPS_ENV });
+    const before = await openRaw(`unix:${path}`);
+    expect(await ask(before, get("/public/1"))).toBe(200);
+    rmSync(path);
+    expect(await gateway.reload(config)).toBeNull();
+    const request = get("/public/2", "Connection: close");
+    expect((await raw(`unix:${path}`, request)).statuses).toEqual([200]);
+    // The next one leaves it alone.
+    expect(await gateway.reload(config)).toBeNull();
+    expect((await raw(`unix:${path}`, request)).statuses).toEqual([200]);
+    before.kill();
+  });
+
   test("changes whom it believes, also on open connections", async () => {
     const upstream = upstreamOf();
     const trusting = simpleConfig(upstream.url, { server: "  trusted_proxies: [127.0.0.1/32]" });
