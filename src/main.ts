@@ -56,7 +56,9 @@ async function context(): Promise<CliContext> {
     },
     onReload(listener) {
       const terminals = [0, 1, 2].filter((fd) => isatty(fd));
-      const isGone = (): boolean => terminals.some((fd) => !isatty(fd));
+      // On Windows it says nothing else.
+      const isGone = (): boolean =>
+        process.platform === "win32" || terminals.some((fd) => !isatty(fd));
       process.on("SIGHUP", () => (isGone() ? stop().ask() : listener()));
     },
   };
