@@ -14,8 +14,8 @@ export type LogLevel = "debug" | "info" | "warn" | "error";
 export interface LogSink {
   /** One line with its newline. */
   write(line: string): void;
-  /** Writes out what is buffered; called at the end. */
-  flush(): void;
+  /** Resolves when all is written out, or nobody takes it; called at the end. */
+  flush(): Promise<void>;
 }
 
 /** A log that writes JSON lines (`format: "json"`) or readable text to the sink. */
@@ -85,6 +85,9 @@ function textValue(value: unknown): string {
 /** Most characters held for a reader that does not read. */
 const MAX_BUFFER = 4_194_304;
 
+/** How long the end waits for a write that was begun before. */
+const LAST_WRITE_MS = 1000;
+
 /** How long lines are gathered into one write. */
 const GATHER_MS = 5;
 
@@ -96,6 +99,8 @@ export function stdoutSink(fd = 1): LogSink {
   let buffered = "";
   let dropped = 0;
   let isBusy = false;
+  /** What the kernel was handed and has not answered yet. */
+  let underWay: Promise<void> = Promise.resolve();
   const pump = (): void => {
     const bytes = take();
     if (bytes.length === 0) {
@@ -109,7 +114,12 @@ export function stdoutSink(fd = 1): LogSink {
       buffered = left.toString("utf8") + buffered;
       setTimeout(pump, isFull ? 50 : GATHER_MS);
     };
-    write(fd, bytes, (error, written) => rest(error, written ?? 0));
+    underWay = new Promise((resolve) => {
+      write(fd, bytes, (error, written) => {
+        rest(error, written ?? 0);
+        resolve();
+      });
+    });
   };
   const take = (): Buffer => {
     if (dropped > 0 && buffered.length < MAX_BUFFER) {
@@ -128,7 +138,10 @@ export function stdoutSink(fd = 1): LogSink {
       isBusy = true;
       setTimeout(pump, GATHER_MS);
     },
-    flush() {
+    async flush() {
+      // First things first. A reader that has stopped reading is not waited for, and would not read the rest either.
+      const stuck = Bun.sleep(LAST_WRITE_MS).then(() => true);
+      if (await Promise.race([underWay.then(() => false), stuck])) return;
       try {
         let bytes = take();
         while (bytes.length > 0) bytes = bytes.subarray(writeSync(fd, bytes));

@@ -78,7 +78,7 @@ export async function serve(context: CliContext, options: ServeOptions): Promise
   await gateway.stop(drainMs);
   log.info("server.stopped");
   manager?.close();
-  sink.flush();
+  await sink.flush();
   return EXIT.ok;
 }
 

@@ -96,7 +96,7 @@ export const startInProcess: StartGateway = async (setup) => {
   const log = createLog({
     level: config.logging.level,
     format: "json",
-    sink: { write: (line) => (text += line), flush: () => {} },
+    sink: { write: (line) => (text += line), flush: async () => {} },
   });
   const gateway = await startGateway({
     config,
