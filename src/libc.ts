@@ -1,30 +1,26 @@
 /**
  * Functions of the C library that the runtime does not offer, through bun:ffi.
  *
- * Invariant: loaded only by those who need one, because most starts need none.
+ * Invariant: imported only where one is needed, because most starts need none.
  */
-import type { FFIFunction, Library } from "bun:ffi";
+import { dlopen, type FFIFunction, type Library } from "bun:ffi";
 
-const MACHINE = process.arch === "arm64" ? "aarch64" : "x86_64";
 const NAMES: Readonly<Record<string, readonly string[]>> = {
-  linux: ["libc.so.6", `libc.musl-${MACHINE}.so.1`],
+  linux: ["libc.so.6", "libc.so", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"],
   darwin: ["libSystem.B.dylib"],
 };
 
-/** @throws (rejects with) what the first of the library's names threw when none works */
-export async function openLibc<Functions extends Record<string, FFIFunction>>(
+/** @throws what the first of the library's names threw when none works, as without a just-in-time compiler */
+export function openLibc<Functions extends Record<string, FFIFunction>>(
   functions: Functions,
-): Promise<Library<Functions>["symbols"]> {
-  const { dlopen } = await import("bun:ffi");
-  let first: unknown = new Error(`no C library is known for ${process.platform}`);
-  let isFirst = true;
+): Library<Functions>["symbols"] {
+  const failures: unknown[] = [];
   for (const name of NAMES[process.platform] ?? []) {
     try {
       return dlopen(name, functions).symbols;
     } catch (error) {
-      if (isFirst) first = error;
-      isFirst = false;
+      failures.push(error);
     }
   }
-  throw first;
+  throw failures[0] ?? new Error(`no C library is known for ${process.platform}`);
 }

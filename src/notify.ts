@@ -5,7 +5,6 @@
  * socket was taken no child process can find it in the environment.
  */
 import { errorMessage } from "./errors.ts";
-import { openLibc } from "./libc.ts";
 
 /** What the service manager is told. */
 export interface Notifier {
@@ -93,7 +92,8 @@ interface Datagram {
 
 /** Neither Bun nor node:dgram has unix datagram sockets, so this asks the C library. */
 async function openDatagram(address: Uint8Array<ArrayBuffer>): Promise<Datagram> {
-  const libc = await openLibc({
+  const { openLibc } = await import("./libc.ts");
+  const libc = openLibc({
     socket: { args: ["i32", "i32", "i32"], returns: "i32" },
     sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
     close: { args: ["i32"], returns: "i32" },

@@ -64,7 +64,9 @@ const HELPERS = [
 ];
 /** Instead of node:fs where a file is read that a configuration names. */
 const FILE_READER = "src/regular-file.ts";
-const LEAVES = ["src/errors.ts", "src/clock.ts", "src/log.ts", FILE_READER];
+const HOST_PORT = "src/host-port.ts";
+const LIBC = "src/libc.ts";
+const LEAVES = ["src/errors.ts", "src/clock.ts", "src/log.ts", FILE_READER, HOST_PORT, LIBC];
 
 const RULES: readonly Rule[] = [
   {
@@ -145,13 +147,15 @@ const RULES: readonly Rule[] = [
       isOwn(target, "src/config/"),
   },
   {
-    title: "presets/ import themselves, built-ins, the file reader and the schema library",
+    title: "presets/ import themselves, built-ins, two leaves and the schema library",
     reason:
       "a preset is data that expands to config; code of its own would be a way around the checks",
     from: ["src/presets/"],
     names: [],
     allows: ({ target }) =>
-      isOwn(target, "src/presets/") || [FILE_READER, "zod"].includes(target) || isRuntime(target),
+      isOwn(target, "src/presets/") ||
+      [FILE_READER, HOST_PORT, "zod"].includes(target) ||
+      isRuntime(target),
   },
   {
     title: "store/ imports itself, leaves and the contract",
@@ -162,12 +166,14 @@ const RULES: readonly Rule[] = [
       LEAVES.includes(target) || target.startsWith("src/contract/") || isOwn(target, "src/store/"),
   },
   {
-    title: "valkey/ imports itself, the contract, the file reader and its client",
+    title: "valkey/ imports itself, the contract, two leaves and its client",
     reason: "connections know nothing of what is kept behind them",
     from: ["src/valkey/"],
     names: ["src/valkey/connections.ts"],
     allows: ({ target }) =>
-      target.startsWith("src/contract/") || target === FILE_READER || isOwn(target, "src/valkey/"),
+      target.startsWith("src/contract/") ||
+      [FILE_READER, LIBC].includes(target) ||
+      isOwn(target, "src/valkey/"),
   },
   {
     title:

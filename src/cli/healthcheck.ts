@@ -4,6 +4,7 @@
  * Invariant: it answers within two seconds, speaks to no one but the address it prints (no proxy, no redirect),
  * and sends no credential.
  */
+
 import { get as httpGet, type IncomingMessage, type RequestOptions } from "node:http";
 import { get as httpsGet } from "node:https";
 import { parseListen } from "../config/address.ts";
@@ -11,6 +12,7 @@ import { renderIssues } from "../config/explain.ts";
 import { loadConfig } from "../config/load.ts";
 import type { ListenAddress } from "../config/model.ts";
 import { EXIT, type ExitCode, errorCode, errorMessage, OperatorError } from "../errors.ts";
+import { hostPort } from "../host-port.ts";
 import type { CliContext, CommonOptions } from "./context.ts";
 
 /** Container runtimes wait 30 s by default; a gateway that takes longer than this is not well. */
@@ -88,9 +90,8 @@ function addressTarget(address: ListenAddress, path: string, tls: boolean): Targ
     return { name: `unix:${address.path}${path}`, tls: false, request, isVerified: false };
   }
   const host = { "0.0.0.0": "127.0.0.1", "::": "::1" }[address.host] ?? address.host;
-  const shown = host.includes(":") ? `[${host}]` : host;
   return {
-    name: `${tls ? "https" : "http"}://${shown}:${address.port}${path}`,
+    name: `${tls ? "https" : "http"}://${hostPort(host, address.port)}${path}`,
     tls,
     request: { host, port: address.port, path },
     isVerified: false,

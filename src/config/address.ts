@@ -3,7 +3,9 @@
  *
  * Invariant: each parser accepts one unambiguous spelling of a thing and never repeats user info in a message.
  */
+
 import { BlockList, isIP } from "node:net";
+import { hostPort } from "../host-port.ts";
 import type { ListenAddress, TrustedPeer, UpstreamConfig } from "./model.ts";
 
 /** A value, or what is wrong with the text and what to do. */
@@ -163,8 +165,8 @@ function isHost(text: string): boolean {
   return /^[\d.]+$/.test(text) ? isIP(text) === 4 : HOST_NAME.test(text);
 }
 
-/** As it is written in a config. */
+/** As `server.listen` is written. */
 export function listenText(address: ListenAddress): string {
   if (address.kind === "unix") return `unix:${address.path}`;
-  return `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`;
+  return hostPort(address.host, address.port);
 }

@@ -4,9 +4,11 @@
  * Invariant: the classes are those of its newest version, drawn tighter where the original leaked: everything under
  * `/wallet` is for members, sending is for admins, and public paths are public for GET and HEAD only.
  */
+
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import { hostPort } from "../host-port.ts";
 import {
   definePreset,
   type ServeDocument,
@@ -137,7 +139,7 @@ function serve({ env, cwd, flags }: ServeSources): ServeDocument {
     document: {
       version: 1,
       server: {
-        listen: `${host.includes(":") ? `[${host}]` : host}:${port}`,
+        listen: hostPort(host, port),
         health_path: null,
         // The original trusts every peer; the nearest thing that is safe is a proxy on this machine or network.
         trusted_proxies: isTrusting

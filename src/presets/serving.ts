@@ -4,6 +4,7 @@
  * Invariant: it listens on loopback unless told otherwise, keys are references, and a flag that means nothing to
  * the preset is a problem, not ignored.
  */
+import { hostPort } from "../host-port.ts";
 import type { ServeDocument, ServeSources, Usual, WrittenRoute } from "./preset.ts";
 
 /** Flags of every preset that stands in front of something. */
@@ -40,7 +41,7 @@ export function servingDocument(flags: ServeSources["flags"], serving: Serving):
   return {
     document: {
       version: 1,
-      server: { listen: `${host.includes(":") ? `[${host}]` : host}:${port}`, ...serving.server },
+      server: { listen: hostPort(host, port), ...serving.server },
       strategies: serving.strategies,
       upstreams: { [serving.preset]: { url, ...serving.upstreamKeys } },
       routes: [

@@ -4,7 +4,9 @@
  * Invariant: the environment goes before the file, secrets are references to where they are, and what the original
  * would have run with in an unsafe way (an empty salt, an issuer that nobody checks) is a problem or is checked.
  */
+
 import { join, resolve } from "node:path";
+import { hostPort } from "../host-port.ts";
 import { readRegularFile } from "../regular-file.ts";
 import type { ServeDocument, ServeSources } from "./preset.ts";
 
@@ -47,7 +49,7 @@ export function serveForwardAuth(sources: ServeSources): ServeDocument {
   const document = {
     version: 1,
     server: {
-      listen: `${host.includes(":") ? `[${host}]` : host}:${port}`,
+      listen: hostPort(host, port),
       health_path: null,
     },
     strategies: {

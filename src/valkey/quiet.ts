@@ -4,16 +4,12 @@
  * Invariant: it only looks (`recv` with MSG_PEEK); nothing is taken from the socket. Where that is not possible the
  * answer is `unknown`, and what is built on it falls back to the order of the event loop.
  */
-import { dlopen, FFIType } from "bun:ffi";
 import type { Socket } from "node:net";
+import { openLibc } from "../libc.ts";
 
 /** What a look at a socket says. `pending` also stands for its end. */
 export type Look = "quiet" | "pending" | "unknown";
 
-const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
-  linux: ["libc.so.6", "libc.so", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"],
-  darwin: ["libSystem.B.dylib"],
-};
 const MSG_PEEK = 0x2;
 const MSG_DONTWAIT = process.platform === "darwin" ? 0x80 : 0x40;
 
@@ -29,20 +25,11 @@ export function openLook(): (socket: Socket | undefined) => Look {
 }
 
 function findRecv() {
-  for (const name of LIBRARIES[process.platform] ?? []) {
-    try {
-      const { symbols } = dlopen(name, {
-        recv: {
-          args: [FFIType.i32, FFIType.ptr, FFIType.u64, FFIType.i32],
-          returns: FFIType.i32,
-        },
-      });
-      return symbols.recv;
-    } catch {
-      // Another C library.
-    }
+  try {
+    return openLibc({ recv: { args: ["i32", "ptr", "u64", "i32"], returns: "i32" } }).recv;
+  } catch {
+    return null;
   }
-  return null;
 }
 
 function descriptorOf(socket: Socket | undefined): number | null {

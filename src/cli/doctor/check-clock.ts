@@ -3,8 +3,9 @@
  *
  * Invariant: nobody is asked who is not in the configuration, nothing is set, and what is not known is said to be so.
  */
-import { dlopen, FFIType, ptr } from "bun:ffi";
+
 import { existsSync } from "node:fs";
+import { openLibc } from "../../libc.ts";
 import { run } from "../service/programs.ts";
 import { error, type Finding, info, ok, warning } from "./finding.ts";
 import { isLoopbackHost } from "./networks.ts";
@@ -19,7 +20,6 @@ const TIMEDATECTL_MS = 2000;
 /** adjtimex(2): the clock is not synchronised. */
 const TIME_ERROR = 5;
 const TIMEX_BYTES = 256;
-const LIBRARIES = ["libc.so.6", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"];
 /** Strategies whose credentials say when they were made. */
 const TIMED = /^(?:nip98|oidc|jwt)$/;
 
@@ -50,19 +50,15 @@ async function isKept({ context }: Subject): Promise<boolean | null> {
 
 /** Every keeper of the clock tells the kernel (chrony, ntpd, systemd-timesyncd). A call that only reads. */
 function kernelSaysKept(): boolean | null {
-  for (const library of process.platform === "linux" ? LIBRARIES : []) {
-    try {
-      const { symbols, close } = dlopen(library, {
-        adjtimex: { args: [FFIType.ptr], returns: FFIType.i32 },
-      });
-      const state = symbols.adjtimex(ptr(new Uint8Array(TIMEX_BYTES)));
-      close();
-      return state < 0 ? null : state !== TIME_ERROR;
-    } catch {
-      // Another C library, or no just-in-time compiler (see check-jit.ts).
-    }
+  if (process.platform !== "linux") return null;
+  try {
+    const { adjtimex } = openLibc({ adjtimex: { args: ["ptr"], returns: "i32" } });
+    const state = adjtimex(new Uint8Array(TIMEX_BYTES));
+    return state < 0 ? null : state !== TIME_ERROR;
+  } catch {
+    // An unknown C library, or no just-in-time compiler (see check-jit.ts).
+    return null;
   }
-  return null;
 }
 
 /** @param kept null: nobody could say; @param isTimed some credential says when it was made */

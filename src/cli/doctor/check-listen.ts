@@ -3,9 +3,11 @@
  *
  * Invariant: nothing is bound; a gateway that runs is asked for its liveness and nothing else.
  */
+
 import { existsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import type { GatewayConfig, ListenAddress } from "../../config/model.ts";
+import { hostPort } from "../../host-port.ts";
 import { askHealth } from "../healthcheck.ts";
 import { error, type Finding, info, ok, warning } from "./finding.ts";
 import { isLoopbackHost, reachOf } from "./networks.ts";
@@ -157,5 +159,5 @@ async function unixFindings(
 }
 
 function placeText({ host, port }: TcpAddress): string {
-  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  return hostPort(host, port);
 }

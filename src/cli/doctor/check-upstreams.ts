@@ -3,7 +3,9 @@
  *
  * Invariant: no credential is sent; only sockets of this machine are looked at, nobody's ports are tried.
  */
+
 import type { GatewayConfig, UpstreamConfig } from "../../config/model.ts";
+import { hostPort } from "../../host-port.ts";
 import { bindAdvice } from "./bind-advice.ts";
 import { error, type Finding, info, ok, warning } from "./finding.ts";
 import { isLoopbackHost, reachOf } from "./networks.ts";
@@ -107,7 +109,7 @@ function exposure({ name }: UpstreamConfig, listener: Listener): Finding {
   const { address, port, inode } = listener;
   const owner = ownerOf(inode);
   const who = owner === null ? "" : ` by ${owner.name} (process ${owner.pid})`;
-  const where = `${address.includes(":") ? `[${address}]` : address}:${port}`;
+  const where = hostPort(address, port);
   const next = bindAdvice(owner, port);
   if (reachOf(address) === "private") {
     return warning(
@@ -142,6 +144,5 @@ function isOurs({ address, port }: Listener, { server }: GatewayConfig): boolean
 
 function placeText({ target }: UpstreamConfig): string {
   if (target.kind === "unix") return `unix:${target.path}`;
-  const host = target.host.includes(":") ? `[${target.host}]` : target.host;
-  return `${target.tls ? "https" : "http"}://${host}:${target.port}`;
+  return `${target.tls ? "https" : "http"}://${hostPort(target.host, target.port)}`;
 }

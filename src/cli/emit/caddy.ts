@@ -6,6 +6,7 @@
  * the request, and `reverse_proxy` overwrites it: a connection that was begun for a question and comes about after its
  * answer leads to the application (seen with 2.6.2: one of some 10,000 requests passed). So no connection is kept.
  */
+import { hostPort } from "../../host-port.ts";
 import type { Address, Facts } from "./facts.ts";
 import { NAMES, PREFIXES, shown } from "./names.ts";
 
@@ -65,6 +66,5 @@ function credentialLines(credentials: readonly string[]): string {
 
 function caddyAddress(address: Address): string {
   if (address.kind === "unix") return `unix/${address.path}`;
-  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return `${address.tls ? "https://" : ""}${host}:${address.port}`;
+  return `${address.tls ? "https://" : ""}${hostPort(address.host, address.port)}`;
 }

@@ -4,7 +4,9 @@
  * Invariant: what a client may not say is removed before the question, who was proven is set by the answer, and
  * credentials go when the request leaves; no order in the file can be changed without breaking one of them.
  */
+
 import { isIP } from "node:net";
+import { hostPort } from "../../host-port.ts";
 import type { Address, Facts } from "./facts.ts";
 import { strippedNames } from "./names.ts";
 
@@ -131,8 +133,7 @@ function exactly(names: readonly string[], indent: string): string {
 
 function originOf(address: Address): string {
   if (address.kind === "unix") return "http://gatehouse";
-  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return `${address.tls ? "https" : "http"}://${host}:${address.port}`;
+  return `${address.tls ? "https" : "http"}://${hostPort(address.host, address.port)}`;
 }
 
 function cluster(name: string, address: Address): string {

@@ -4,6 +4,7 @@
  * Invariant: needs nothing beside HAProxy 2.6 built with Lua, as distributions have it. Only the word `allow` that the
  * Lua file sets lets a request pass: a script that fails, or was not loaded, does not.
  */
+import { hostPort } from "../../host-port.ts";
 import type { Address, Facts } from "./facts.ts";
 import { NAMES, PREFIXES } from "./names.ts";
 
@@ -66,7 +67,7 @@ ${credentials.map(line).join("")}`;
 
 /** The Lua file. */
 export function haproxyLua({ path, gateway, copied }: Facts): string {
-  const host = gateway.kind === "unix" ? "gatehouse" : hostText(gateway);
+  const host = gateway.kind === "unix" ? "gatehouse" : hostPort(gateway.host, gateway.port);
   const scheme = gateway.kind === "tcp" && gateway.tls ? "https" : "http";
   const where = gateway.kind === "unix" ? `\n    dst = "unix@${gateway.path}",` : "";
   return `-- Asks Gatehouse about each request. Made by \`gatehouse emit haproxy --lua\`; goes with the front end of
@@ -124,9 +125,5 @@ end, 0)
 }
 
 function serverText(address: Address): string {
-  return address.kind === "unix" ? `unix@${address.path}` : hostText(address);
-}
-
-function hostText({ host, port }: Extract<Address, { readonly kind: "tcp" }>): string {
-  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  return address.kind === "unix" ? `unix@${address.path}` : hostPort(address.host, address.port);
 }

@@ -4,6 +4,7 @@
  * Invariant: the host and the bytes of the path that are asked about are those that go to the application, and
  * whatever location is added to the server is guarded as well.
  */
+import { hostPort } from "../../host-port.ts";
 import type { Address, Facts } from "./facts.ts";
 import { FOREIGN_WORDS, shown, strippedNames } from "./names.ts";
 
@@ -182,8 +183,7 @@ function scheme(address: Address): "http" | "https" {
 
 function serverText(address: Address): string {
   if (address.kind === "unix") return `unix:${address.path}`;
-  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return `${host}:${address.port}`;
+  return hostPort(address.host, address.port);
 }
 
 /** nginx's variables have no `-`. */

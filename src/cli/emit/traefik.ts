@@ -3,8 +3,10 @@
  *
  * Invariant: both are made from one object, so they cannot disagree.
  */
+
 import { stringify } from "yaml";
 import { EXIT, OperatorError } from "../../errors.ts";
+import { hostPort } from "../../host-port.ts";
 import type { Address, Facts } from "./facts.ts";
 import { FOREIGN_WORDS, membersOf, NAMES, PREFIXES, shown } from "./names.ts";
 
@@ -111,8 +113,7 @@ function addressText(address: Address): string {
       "give server.listen a host:port too, and name it with --gateway http://HOST:PORT",
     );
   }
-  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return `${address.tls ? "https" : "http"}://${host}:${address.port}`;
+  return `${address.tls ? "https" : "http"}://${hostPort(address.host, address.port)}`;
 }
 
 function flattened(value: unknown, key: string): [string, string][] {

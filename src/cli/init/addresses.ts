@@ -4,10 +4,12 @@
  * Invariant: only looks; a port that is free is tried by listening there for a moment. Names are looked up with a
  * deadline.
  */
+
 import { lookup } from "node:dns/promises";
-import { parseListen } from "../../config/address.ts";
+import { listenText, parseListen } from "../../config/address.ts";
 import type { ListenAddress } from "../../config/model.ts";
 import { EXIT, errorCode, errorMessage, OperatorError } from "../../errors.ts";
+import { hostPort } from "../../host-port.ts";
 import { reachOf } from "../doctor/networks.ts";
 import { ownAddresses } from "../doctor/proc-net.ts";
 import { holderOf } from "./scan.ts";
@@ -21,12 +23,6 @@ export function checkedListen(text: string): ListenAddress {
   const parsed = parseListen(text);
   if ("value" in parsed) return parsed.value;
   throw new OperatorError(EXIT.usage, `--listen: ${parsed.problem}`, parsed.hint);
-}
-
-/** As `server.listen` is written. */
-export function listenText(address: ListenAddress): string {
-  if (address.kind === "unix") return `unix:${address.path}`;
-  return `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`;
 }
 
 /** Null when one can listen there; otherwise why not. */
@@ -117,7 +113,7 @@ export function isLoopback(address: ListenAddress): boolean {
 export function localOrigin(address: ListenAddress, isTls: boolean): string {
   if (address.kind === "unix") return `unix:${address.path}`;
   const host = { "0.0.0.0": "127.0.0.1", "::": "::1" }[address.host] ?? address.host;
-  return `${isTls ? "https" : "http"}://${host.includes(":") ? `[${host}]` : host}:${address.port}`;
+  return `${isTls ? "https" : "http"}://${hostPort(host, address.port)}`;
 }
 
 /** Origin under which clients reach a listener, as far as it can be known. */

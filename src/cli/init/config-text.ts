@@ -14,9 +14,9 @@ import {
   YAMLMap,
   YAMLSeq,
 } from "yaml";
+import { listenText } from "../../config/address.ts";
 import { SCHEMA_COMMENT } from "../../config/json-schema.ts";
 import { VERSION } from "../version.ts";
-import { listenText } from "./addresses.ts";
 import type { Decision } from "./decision.ts";
 import { type ChosenStrategy, secretPath } from "./strategies.ts";
 import type { Guarded } from "./upstreams.ts";

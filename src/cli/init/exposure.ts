@@ -3,7 +3,9 @@
  *
  * Invariant: only looks at the sockets of this machine; nobody's ports are tried from here.
  */
+
 import { parseUpstreamUrl } from "../../config/address.ts";
+import { hostPort } from "../../host-port.ts";
 import { bindAdvice } from "../doctor/bind-advice.ts";
 import { error, type Finding, info, ok, warning } from "../doctor/finding.ts";
 import { isLoopbackHost, type Reach, reachOf } from "../doctor/networks.ts";
@@ -61,7 +63,7 @@ function elsewhere({ name, url, system, preset }: Guarded): Finding {
 }
 
 function exposed(name: string, { address, port }: Listener, next: string): Finding {
-  const where = `${address.includes(":") ? `[${address}]` : address}:${port}`;
+  const where = hostPort(address, port);
   const what = `${name} listens on ${where}: it can be reached past the gateway, without a token`;
   const reach = worstReach(reachOf(address));
   if (reach !== "public") {

@@ -5,11 +5,12 @@
  * that was typed is kept apart from the answers.
  */
 import { existsSync } from "node:fs";
+import { listenText } from "../../config/address.ts";
 import { PRESETS } from "../../presets/list.ts";
 import type { CliContext } from "../context.ts";
 import { listeners } from "../doctor/proc-net.ts";
 import { ACCESS, type AccessKind, accessOf, askQuestions } from "./access.ts";
-import { checkedListen, domainProblem, listenProblem, listenText, nextFree } from "./addresses.ts";
+import { checkedListen, domainProblem, listenProblem, nextFree } from "./addresses.ts";
 import type { Answers, UpstreamAnswer } from "./answers.ts";
 import type { Interruption } from "./interruption.ts";
 import type { Prompter } from "./prompts.ts";

@@ -4,9 +4,9 @@
  * Invariant: makes nothing. The text that comes out differs from the old one only by what was asked for; what the
  * flags ask for and is so already is no change.
  */
-import { parseUpstreamUrl } from "../../config/address.ts";
+import { listenText, parseUpstreamUrl } from "../../config/address.ts";
 import { EXIT, OperatorError } from "../../errors.ts";
-import { checkedListen, freePort, listenProblem, listenText } from "./addresses.ts";
+import { checkedListen, freePort, listenProblem } from "./addresses.ts";
 import type { Answers } from "./answers.ts";
 import { type Existing, editable, placeForRoute, usualAccess } from "./existing.ts";
 import { askUpstreams } from "./interview.ts";

@@ -3,10 +3,11 @@
  *
  * Invariant: nothing is made before everything is decided; whatever goes wrong after that, the machine is as it was.
  */
+
+import { listenText } from "../../config/address.ts";
 import { EXIT, type ExitCode, OperatorError } from "../../errors.ts";
 import { type Finding, warning } from "../doctor/finding.ts";
 import { listeners } from "../doctor/proc-net.ts";
-import { listenText } from "./addresses.ts";
 import type { Answers } from "./answers.ts";
 import { openCredentials } from "./credentials.ts";
 import { type Decision, decide, isInClear, kindsText } from "./decision.ts";
