@@ -10,7 +10,6 @@ import { resolve } from "node:path";
 import { listenText, parseListen } from "./config/address.ts";
 import type { ListenAddress } from "./config/model.ts";
 import { EXIT, errorCode, errorMessage, OperatorError } from "./errors.ts";
-import { openLibc } from "./libc.ts";
 import type { ListenerTls } from "./listener-tls.ts";
 import { type OwnedSocket, ownedSocketHandlers, type SocketOwner } from "./wire/socket.ts";
 
@@ -18,8 +17,8 @@ import { type OwnedSocket, ownedSocketHandlers, type SocketOwner } from "./wire/
 export interface Listener {
   /** `127.0.0.1:8008`, `[::1]:8008` or `unix:/path`, with the port that was really bound. */
   readonly address: string;
-  readonly isUnix: boolean;
-  readonly isSecure: boolean;
+  /** Of its certificates, see {@link ListenerTls}; empty: none. */
+  readonly fingerprint: string;
   /** False: the socket's file is gone or another one, so nobody finds this listener any more. */
   isReachable(): boolean;
   stop(): void;
@@ -56,8 +55,7 @@ export async function bindUnix(
     const isReachable = (): boolean => file !== null && fileAt(path) === file;
     return {
       address: `unix:${path}`,
-      isUnix: true,
-      isSecure: false,
+      fingerprint: "",
       isReachable,
       stop() {
         // Asked before, because as long as the socket is open nothing else can get the number of its file.
@@ -148,8 +146,7 @@ export function bindTcp(
 function tcpListener(handle: Handle, address: string, tls: ListenerTls | null): Listener {
   return {
     address,
-    isUnix: false,
-    isSecure: tls !== null,
+    fingerprint: tls?.fingerprint ?? "",
     isReachable: () => true,
     stop: () => handle.stop(),
     secure(next, accept, duplicate) {
@@ -256,12 +253,13 @@ function mayBeSame(bound: string, wanted: ListenAddress): boolean {
 
 /** Gives {@link Duplicate}; on systems without it, one that never can. */
 export async function openDuplicate(): Promise<Duplicate> {
+  if (process.platform === "win32") return () => null;
+  const { openLibc } = await import("./libc.ts");
   if (process.platform === "linux") {
-    const { fcntl } = await openLibc({ fcntl: { args: ["i32", "i32", "i32"], returns: "i32" } });
+    const { fcntl } = openLibc({ fcntl: { args: ["i32", "i32", "i32"], returns: "i32" } });
     return (fd) => valid(fcntl(fd, DUPLICATE_CLOSE_ON_EXEC, 0));
   }
-  if (process.platform === "win32") return () => null;
-  const { dup } = await openLibc({ dup: { args: ["i32"], returns: "i32" } });
+  const { dup } = openLibc({ dup: { args: ["i32"], returns: "i32" } });
   return (fd) => valid(dup(fd));
 }
 

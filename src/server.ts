@@ -59,8 +59,6 @@ interface Door {
   readonly wanted: ListenAddress;
   readonly connections: Set<ServerConnection>;
   listener: Listener | null;
-  /** Of its certificates; empty: none. */
-  fingerprint: string;
   /** Nobody gets in before the configuration that opens it holds. */
   isOpen: boolean;
 }
@@ -140,7 +138,7 @@ class Doors implements Server {
     try {
       const tls = listenerTls(config.tls);
       const kept = after.filter((door) => before.includes(door));
-      for (const successor of await this.open(added, kept, tls)) succeed(successor, tls);
+      for (const successor of await this.open(added, kept, tls)) succeed(successor);
     } catch (error) {
       if (before.length === 0) clearInterval(this.timer);
       throw error;
@@ -178,7 +176,6 @@ class Doors implements Server {
         const { wanted } = door;
         if (wanted.kind === "unix") continue;
         door.listener = bindTcp(wanted, tls, this.acceptBy(door, tls), this.addresses);
-        door.fingerprint = tls?.fingerprint ?? "";
         opened.push(door.listener);
       }
       return others.map((door) => {
@@ -268,7 +265,6 @@ function doorsFor(wanted: readonly ListenAddress[], before: readonly Door[]): re
         wanted: address,
         connections: new Set(),
         listener: null,
-        fingerprint: "",
         isOpen: false,
       }
     );
@@ -276,15 +272,14 @@ function doorsFor(wanted: readonly ListenAddress[], before: readonly Door[]): re
 }
 
 function isOtherTls(door: Door, tls: ListenerTls | null): boolean {
-  return door.wanted.kind === "tcp" && door.fingerprint !== (tls?.fingerprint ?? "");
+  return door.wanted.kind === "tcp" && door.listener?.fingerprint !== (tls?.fingerprint ?? "");
 }
 
 /** Connections keep the certificate that they began with, but none stays in the clear where that has ended. */
-function succeed({ door, before, listener }: Successor, tls: ListenerTls | null): void {
+function succeed({ door, before, listener }: Successor): void {
   before.stop();
   door.listener = listener;
-  door.fingerprint = tls?.fingerprint ?? "";
-  if (before.isSecure === listener.isSecure) return;
+  if ((before.fingerprint === "") === (listener.fingerprint === "")) return;
   for (const connection of door.connections) connection.drain();
 }
 
