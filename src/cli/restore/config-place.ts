@@ -4,6 +4,7 @@
  * Invariant: a file is replaced in one step, what it replaces is kept aside, and until the end everything can be taken
  * back. Links below the directory are not followed: a backup chooses names, not places.
  */
+
 import { randomBytes } from "node:crypto";
 import {
   chownSync,
@@ -26,9 +27,10 @@ import {
   writeSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { EXIT, errorCode, errorMessage, OperatorError } from "../../errors.ts";
+import { EXIT, OperatorError } from "../../errors.ts";
 import { asOwnerOf } from "../backup/as-owner.ts";
 import { syncDirectory } from "../backup/out-file.ts";
+import { type Attempt, explaining } from "./explaining.ts";
 
 /** A file that is wanted. */
 export interface WantedFile {
@@ -59,7 +61,7 @@ export function changesOf(
 ): ReadonlyMap<string, Change> {
   return asOwnerOf(configDir, () =>
     explaining(
-      configDir,
+      writing(configDir),
       () => new Map(wanted.map((file) => [file.name, change(configDir, file)])),
     ),
   );
@@ -106,7 +108,8 @@ export function prepareConfig(
 ): ConfigPlacing {
   const steps: Step[] = [];
   const directories: string[] = [];
-  const here = <T>(work: () => T): T => asOwnerOf(configDir, () => explaining(configDir, work));
+  const here = <T>(work: () => T): T =>
+    asOwnerOf(configDir, () => explaining(writing(configDir), work));
   let isDone = false;
   const dispose = (): void => {
     if (isDone) return;
@@ -202,7 +205,7 @@ export function undoConfig(configDir: string, aside: string): boolean {
   const from = join(configDir, aside);
   if (!existsSync(from)) return false;
   return asOwnerOf(configDir, () =>
-    explaining(configDir, () => {
+    explaining(writing(configDir), () => {
       moveBack(from, configDir);
       return true;
     }),
@@ -239,26 +242,10 @@ function removeEmpty(directory: string): void {
   }
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  ENOSPC: "the disk is full",
-  EDQUOT: "the quota is used up",
-  EACCES: "this user may not write there",
-  EPERM: "this user may not write there",
-  EROFS: "the file system is read-only",
-  ENOTDIR: "a part of its path is no directory",
-  EBUSY: "a file in it is a mount of its own",
-};
-
-function explaining<T>(configDir: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (error instanceof OperatorError) throw error;
-    const code = errorCode(error) ?? "";
-    throw new OperatorError(
-      /^E(?:ACCES|PERM)$/.test(code) ? EXIT.permission : EXIT.cannotCreate,
-      `the configuration cannot be written to ${configDir}: ${REASONS[code] ?? errorMessage(error)}`,
-      "Nothing was changed. `--only state` leaves the configuration alone.",
-    );
-  }
+function writing(configDir: string): Attempt {
+  return {
+    failed: `the configuration cannot be written to ${configDir}`,
+    exitCode: EXIT.cannotCreate,
+    hint: "Nothing was changed. `--only state` leaves the configuration alone.",
+  };
 }

@@ -4,6 +4,7 @@
  * Invariant: everything below the state directory is done as its owner, in files of mode 0600 and directories of mode
  * 0700; whoever uses the old state keeps this from happening; and what does not end well leaves the directory as it was.
  */
+
 import { Database } from "bun:sqlite";
 import {
   chmodSync,
@@ -20,7 +21,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { systemClock } from "../../clock.ts";
-import { EXIT, errorCode, errorMessage, OperatorError } from "../../errors.ts";
+import { EXIT, OperatorError } from "../../errors.ts";
 import { firstValue } from "../../store/migrations.ts";
 import { type Steps, stepsOf } from "../../store/snapshot.ts";
 import { type SoleUse, takeSoleUse } from "../../store/sole-use.ts";
@@ -30,6 +31,7 @@ import { isDatabase } from "../backup/entry.ts";
 import { type ManifestFile, refused } from "../backup/manifest.ts";
 import type { FileSink } from "../backup/unpack.ts";
 import { sizeText } from "../backup/words.ts";
+import { type Attempt, explaining } from "./explaining.ts";
 import {
   asideName,
   confirm,
@@ -65,7 +67,9 @@ const SPARE_BYTES = 1024 * 1024;
  * @throws OperatorError: the old state is in use, or there is no space, or no right to write there
  */
 export function openStage(stateDir: string, bytes: number): Stage {
-  return asOwnerOf(stateDir, () => explaining(stateDir, () => makeStageIn(stateDir, bytes)));
+  return asOwnerOf(stateDir, () =>
+    explaining(writing(stateDir), () => makeStageIn(stateDir, bytes)),
+  );
 }
 
 /**
@@ -75,7 +79,7 @@ export function openStage(stateDir: string, bytes: number): Stage {
  */
 export function undoUnfinished(stateDir: string): string | null {
   return asOwnerOf(stateDir, () =>
-    explaining(stateDir, () => {
+    explaining(writing(stateDir), () => {
       const move = existsSync(stateDir) ? unfinishedMove(stateDir) : null;
       if (move === null) return null;
       takeBack(stateDir, move);
@@ -109,7 +113,8 @@ function stageIn(
   let state: "staged" | "swapped" | "done" = "staged";
   const moveNow = (): Move => ({ staged, aside, entries: readdirSync(join(stateDir, staged)) });
   let move: Move | null = null;
-  const here = <T>(work: () => T): T => asOwnerOf(stateDir, () => explaining(stateDir, work));
+  const here = <T>(work: () => T): T =>
+    asOwnerOf(stateDir, () => explaining(writing(stateDir), work));
   return {
     aside,
     sink: ({ name }) => here(() => fileSink(join(stateDir, staged, ownName(name)), stateDir)),
@@ -164,7 +169,7 @@ function fileSink(path: string, stateDir: string): FileSink {
   return {
     write(chunk) {
       try {
-        explaining(stateDir, () => {
+        explaining(writing(stateDir), () => {
           for (let rest = chunk; rest.length > 0; ) rest = rest.subarray(writeSync(file, rest));
         });
       } catch (error) {
@@ -173,7 +178,7 @@ function fileSink(path: string, stateDir: string): FileSink {
       }
     },
     end() {
-      explaining(stateDir, () => fsyncSync(file));
+      explaining(writing(stateDir), () => fsyncSync(file));
       close();
     },
   };
@@ -240,26 +245,10 @@ function removeMade(stateDir: string, made: string | undefined): void {
   }
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  ENOSPC: "the disk is full",
-  EDQUOT: "the quota is used up",
-  EACCES: "this user may not write there",
-  EPERM: "this user may not write there",
-  EROFS: "the file system is read-only",
-  ENOTDIR: "a part of its path is no directory",
-};
-
-function explaining<T>(stateDir: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (error instanceof OperatorError) throw error;
-    const code = errorCode(error) ?? "";
-    const why = REASONS[code] ?? errorMessage(error);
-    throw new OperatorError(
-      /^E(?:ACCES|PERM)$/.test(code) ? EXIT.permission : EXIT.unavailable,
-      `the state cannot be written to ${stateDir}: ${why}`,
-      "Nothing was changed.",
-    );
-  }
+function writing(stateDir: string): Attempt {
+  return {
+    failed: `the state cannot be written to ${stateDir}`,
+    exitCode: EXIT.unavailable,
+    hint: "Nothing was changed.",
+  };
 }
