@@ -21,7 +21,7 @@ import { checkUnit } from "./doctor/check-unit.ts";
 import { checkUpstreams } from "./doctor/check-upstreams.ts";
 import { checkValkey } from "./doctor/check-valkey.ts";
 import { type Counts, countFindings, type GroupedFinding } from "./doctor/finding.ts";
-import { countsText, layoutOf, renderFindings } from "./doctor/report.ts";
+import { countsText, layoutFor, renderFindings } from "./doctor/report.ts";
 import { runChecks } from "./doctor/run-checks.ts";
 import { type Check, readSubject, type Subject } from "./doctor/subject.ts";
 
@@ -88,9 +88,6 @@ function report({ context, options, subject, findings, counts, startMs }: Examin
     context.out(`${JSON.stringify(facts, null, 2)}\n`);
     return;
   }
-  const { stdoutIsTerminal, env } = context;
-  const { columns } = process.stdout;
-  const layout = layoutOf({ stdoutIsTerminal, env, columns, color: options.color });
-  context.out(renderFindings(findings, layout));
+  context.out(renderFindings(findings, layoutFor(context, options.color)));
   context.out(`\n${countsText(counts)}; looked at in ${(durationMs / 1000).toFixed(1)} s\n`);
 }

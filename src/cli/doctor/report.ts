@@ -5,6 +5,7 @@
  * broken in two; nothing in a finding can move the cursor.
  */
 import { printable } from "../columns.ts";
+import type { CliContext } from "../context.ts";
 import type { Counts, Finding, GroupedFinding, Severity } from "./finding.ts";
 
 /** How to write. */
@@ -44,6 +45,14 @@ export function layoutOf({ stdoutIsTerminal, env, columns, color }: TerminalFact
     width: Math.min(MOST_WIDTH, Math.max(LEAST_WIDTH, width)),
     isColoured: stdoutIsTerminal && !isPlain,
   };
+}
+
+/** The layout for where a command writes. @param color `--no-color` gives false */
+export function layoutFor(
+  { stdoutIsTerminal, env }: Pick<CliContext, "stdoutIsTerminal" | "env">,
+  color: boolean | undefined,
+): Layout {
+  return layoutOf({ stdoutIsTerminal, env, columns: process.stdout.columns, color });
 }
 
 /** Findings under their headings, in their order; ends with a line break unless there are none. */

@@ -4,14 +4,14 @@
  * Invariant: as with `token create`: the token leaves once, and is in no argument. One for a service is made under the
  * service's own account, to which its state belongs.
  */
-import { systemClock } from "../../clock.ts";
 import { EXIT, OperatorError } from "../../errors.ts";
 import { openStrategy } from "../../open-keeper.ts";
 import { commandPrefix, planFor } from "../service/plan.ts";
 import { programError, run as runProgram } from "../service/programs.ts";
 import { Systemd } from "../service/systemd.ts";
 import { findUnit } from "../service/unit-file.ts";
-import { draftOf, explained } from "../token-input.ts";
+import { explained } from "../token-input.ts";
+import { draftFor } from "./decision.ts";
 import type { Existing } from "./existing.ts";
 import type { Journal } from "./journal.ts";
 import type { Run } from "./run.ts";
@@ -59,16 +59,7 @@ async function here(
   { file, config }: Existing,
   { name, strategy }: Wanted,
 ): Promise<{ readonly id: string; readonly token: string }> {
-  const { role, expires } = answers.token ?? {};
-  const draft = draftOf(
-    context,
-    {
-      name,
-      ...(role === undefined ? {} : { role }),
-      ...(expires === undefined ? {} : { expires }),
-    },
-    systemClock.nowMs(),
-  );
+  const draft = draftFor(context, answers, name);
   const opened = await openStrategy({ context, config: file, strategy });
   try {
     const issued = await explained(() => opened.tokens.create(draft), {

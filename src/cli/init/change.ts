@@ -10,7 +10,7 @@ import { EXIT, type ExitCode, errorMessage, OperatorError } from "../../errors.t
 import { holders } from "../../store/sole-use.ts";
 import type { CliContext } from "../context.ts";
 import type { Finding } from "../doctor/finding.ts";
-import { layoutOf, renderFindings } from "../doctor/report.ts";
+import { layoutFor, renderFindings } from "../doctor/report.ts";
 import { type AddedToken, addToken } from "./change-token.ts";
 import { checkChanged, diffOf, writeBack, writeChanged } from "./edit.ts";
 import { type Existing, readExisting } from "./existing.ts";
@@ -208,12 +208,7 @@ function report(run: Run, existing: Existing, changed: Changed): void {
     context.out(`${JSON.stringify(facts, null, 2)}\n`);
     return;
   }
-  const layout = layoutOf({
-    stdoutIsTerminal: context.stdoutIsTerminal,
-    env: context.env,
-    columns: process.stdout.columns,
-    color: options.color,
-  });
+  const layout = layoutFor(context, options.color);
   const isNothing = diff.length === 0 && token === null;
   const said = [
     isNothing ? `Nothing was changed in ${existing.file}.\n` : "",

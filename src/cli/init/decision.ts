@@ -124,8 +124,13 @@ function refuseOtherService(
   );
 }
 
-function draftFor(context: CliContext, { token }: Answers): Decision["draft"] {
-  const { name = "first", role, expires } = token ?? {};
+/** The token that the answers ask for. */
+export function draftFor(
+  context: CliContext,
+  { token }: Answers,
+  name = token?.name ?? "first",
+): Decision["draft"] {
+  const { role, expires } = token ?? {};
   const draft = draftOf(
     context,
     {

@@ -7,7 +7,7 @@
 
 import type { CliContext } from "../context.ts";
 import type { Finding, GroupedFinding } from "../doctor/finding.ts";
-import { type Layout, layoutOf, renderFindings } from "../doctor/report.ts";
+import { type Layout, layoutFor, renderFindings } from "../doctor/report.ts";
 import { GRADES, type Grade } from "../probe/grade.ts";
 import type { InitOptions } from "./answers.ts";
 import { tokenOf } from "./credentials.ts";
@@ -97,12 +97,7 @@ export function reportJson(context: CliContext, result: Result): void {
 /** For people. */
 export function reportText(context: CliContext, options: InitOptions, result: Result): void {
   const { checks, notes } = result;
-  const layout = layoutOf({
-    stdoutIsTerminal: context.stdoutIsTerminal,
-    env: context.env,
-    columns: process.stdout.columns,
-    color: options.color,
-  });
+  const layout = layoutFor(context, options.color);
   const grade = gradeOf(checks);
   const grouped: readonly GroupedFinding[] = checks.map((one) => ({ ...one, group: "Checks" }));
   const parts = [

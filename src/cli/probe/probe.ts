@@ -15,7 +15,7 @@ import { EXIT, type ExitCode, errorCode, OperatorError } from "../../errors.ts";
 import { pluginLoader } from "../../loader.ts";
 import type { CliContext, CommonOptions } from "../context.ts";
 import { countFindings, type Finding, type GroupedFinding, warning } from "../doctor/finding.ts";
-import { countsText, layoutOf, renderFindings } from "../doctor/report.ts";
+import { countsText, layoutFor, renderFindings } from "../doctor/report.ts";
 import { issuesText } from "../doctor/subject.ts";
 import { checkAccess } from "./access.ts";
 import { checkAnswers } from "./answers.ts";
@@ -250,10 +250,7 @@ function report({ context, options, target, findings, grade, sent, startMs }: Re
     context.out(`${JSON.stringify(facts, null, 2)}\n`);
     return;
   }
-  const { stdoutIsTerminal, env } = context;
-  const { columns } = process.stdout;
-  const layout = layoutOf({ stdoutIsTerminal, env, columns, color: options.color });
-  context.out(renderFindings(findings, layout));
+  context.out(renderFindings(findings, layoutFor(context, options.color)));
   const seconds = (durationMs / 1000).toFixed(1);
   context.out(
     `\n${countsText(counts)}; ${sent} requests in ${seconds} s\ngrade ${grade}: ${GRADES[grade]}\n`,
