@@ -1,5 +1,5 @@
 /** `restore` cut off in the middle, and run by root for a service: what lies where, and whose it is. */
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeEach, describe, expect, test } from "bun:test";
 import {
   chmodSync,
   chownSync,
@@ -10,32 +10,13 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { type KeyPair, keyPair, tree, type Workbench, workbench } from "./support/backups.ts";
-import { binaryPath, type Finished, runBinary } from "./support/binary.ts";
-import { type TempDir, tempDir } from "./support/config.ts";
+import { tree, workbenchForEach } from "./support/backups.ts";
+import { binaryPath, runBinary } from "./support/binary.ts";
 
 const CANARY = "canary-battery-staple-7f3a";
 
-let keys: KeyPair;
-let key: string;
-let dir: TempDir;
-let bench: Workbench;
-
-beforeAll(async () => {
-  keys = await keyPair();
-});
-beforeEach(() => {
-  dir = tempDir();
-  bench = workbench(dir, keys);
-  key = bench.key;
-});
-afterEach(() => dir.remove());
-
-const at = (...parts: string[]): string => bench.at(...parts);
-const configure = (name: string, upstream?: string): string => bench.configure(name, upstream);
-const token = (config: string, name: string): Promise<string> => bench.token(config, name);
-const backup = (config: string): Promise<string> => bench.backup(config);
-const restore = (...args: string[]): Promise<Finished> => bench.restore(...args);
+const bench = workbenchForEach();
+const { at, backup, configure, dir, restore, token } = bench;
 
 describe("cut off", () => {
   let config: string;
@@ -51,7 +32,16 @@ describe("cut off", () => {
   /** Ends a restore while it writes the new state. */
   async function caught(signal: NodeJS.Signals): Promise<number> {
     const child = Bun.spawn(
-      [await binaryPath(), "restore", at("b.age"), "--identity", key, "-c", config, "--replace"],
+      [
+        await binaryPath(),
+        "restore",
+        at("b.age"),
+        "--identity",
+        bench.key,
+        "-c",
+        config,
+        "--replace",
+      ],
       { stdin: "ignore", stdout: "ignore", stderr: "ignore" },
     );
     const isUnderWay = (): boolean =>

@@ -1,6 +1,6 @@
 /** `restore`, with the executable: round trips under load, and a machine that is as before when it does not work. */
 import { Database } from "bun:sqlite";
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeEach, describe, expect, test } from "bun:test";
 import {
   existsSync,
   mkdirSync,
@@ -11,33 +11,14 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { type KeyPair, keyPair, tree, type Workbench, workbench } from "./support/backups.ts";
-import { type Finished, runBinary, startBinary } from "./support/binary.ts";
-import { type TempDir, tempDir } from "./support/config.ts";
+import { keyPair, tree, workbenchForEach } from "./support/backups.ts";
+import { runBinary, startBinary } from "./support/binary.ts";
 import { smallDisk } from "./support/small-disk.ts";
 
 const CANARY = "canary-battery-staple-7f3a";
 
-let keys: KeyPair;
-let key: string;
-let dir: TempDir;
-let bench: Workbench;
-
-beforeAll(async () => {
-  keys = await keyPair();
-});
-beforeEach(() => {
-  dir = tempDir();
-  bench = workbench(dir, keys);
-  key = bench.key;
-});
-afterEach(() => dir.remove());
-
-const at = (...parts: string[]): string => bench.at(...parts);
-const configure = (name: string, upstream?: string): string => bench.configure(name, upstream);
-const token = (config: string, name: string): Promise<string> => bench.token(config, name);
-const backup = (config: string): Promise<string> => bench.backup(config);
-const restore = (...args: string[]): Promise<Finished> => bench.restore(...args);
+const bench = workbenchForEach();
+const { at, backup, configure, dir, restore, token } = bench;
 
 async function statusOf(url: string, bearer: string): Promise<number> {
   const answer = await fetch(`${url}/x`, { headers: { authorization: `Bearer ${bearer}` } });
@@ -257,7 +238,7 @@ describe("where to", () => {
   test("without a configuration here it has to be said", async () => {
     await backup(configure("old"));
     mkdirSync(at("empty"));
-    const run = await runBinary(["restore", at("b.age"), "--identity", key], {
+    const run = await runBinary(["restore", at("b.age"), "--identity", bench.key], {
       cwd: at("empty"),
       env: { HOME: at("empty") },
     });

@@ -1,14 +1,20 @@
 /** `gatehouse doctor` about addresses: listeners, upstreams, exposure, certificates, trust, clocks. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
-import { binaryPath, startBinary } from "../support/binary.ts";
-import { bearerConfig, examine, examined, household } from "../support/doctor.ts";
+import { startBinary } from "../support/binary.ts";
+import {
+  bearerConfig,
+  examine,
+  examineAsNobody,
+  household,
+  mayBecomeNobody,
+} from "../support/doctor.ts";
 import { freePort } from "../support/proxies.ts";
 import { type RawUpstream, rawUpstream } from "../support/raw.ts";
-import { A_KEY, GOOD_CERTIFICATE } from "../support/tls-fixtures.ts";
+import { A_KEY, GOOD_CERTIFICATE, hasOpenssl, makeCertificate } from "../support/tls-fixtures.ts";
 
 let upstream: RawUpstream;
 let url: string;
@@ -189,25 +195,11 @@ describe("listeners", () => {
     expect(wide.find("listen_foreign_address")).toBeUndefined();
   });
 
-  const setpriv = Bun.which("setpriv");
-  test.skipIf(!onLinux || process.getuid?.() !== 0 || setpriv === null)(
+  test.skipIf(!onLinux || !mayBecomeNobody)(
     "a low port is for those who may (needs root and setpriv)",
     async () => {
       const home = household(at("127.0.0.1:81"));
-      chmodSync(home.dir, 0o755);
-      chmodSync(home.config, 0o644);
-      const as = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-      const child = Bun.spawn(
-        [setpriv ?? "", ...as, await binaryPath(), "doctor", "-c", home.config, "--json"],
-        {
-          cwd: "/",
-          env: { PATH: process.env.PATH ?? "", HOME: "/nonexistent" },
-          stdout: "pipe",
-          stderr: "pipe",
-        },
-      );
-      const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-      const report = examined(await child.exited, stdout, stderr);
+      const report = await examineAsNobody(home);
       expect(report.find("port_not_allowed")?.next).toContain("service install");
       expect((await home.examine()).find("port_not_allowed")).toBeUndefined();
     },
@@ -249,36 +241,11 @@ describe("certificates", () => {
     expect(wrong.exitCode).toBe(3);
   });
 
-  const openssl = Bun.which("openssl");
-  test.skipIf(openssl === null)(
+  test.skipIf(!hasOpenssl)(
     "one that ends within 30 days is a warning (needs openssl)",
     async () => {
       const home = household(config("https://localhost"));
-      const made = Bun.spawnSync(
-        [
-          ...[
-            openssl ?? "",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-          ],
-          ...[
-            "-nodes",
-            "-days",
-            "10",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-          ],
-          ...["-keyout", "key.pem", "-out", "cert.pem"],
-        ],
-        { cwd: home.dir, stderr: "pipe" },
-      );
-      expect(made.exitCode, made.stderr.toString()).toBe(0);
+      makeCertificate(home.dir, 10);
       const report = await home.examine();
       expect(report.find("tls_expiring")?.severity).toBe("warning");
       expect(report.find("tls_valid")).toBeUndefined();

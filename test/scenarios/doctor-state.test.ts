@@ -16,8 +16,15 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { binaryPath, runBinary, startBinary } from "../support/binary.ts";
-import { bearerConfig, examine, examined, type Household, household } from "../support/doctor.ts";
+import { runBinary, startBinary } from "../support/binary.ts";
+import {
+  bearerConfig,
+  examine,
+  examineAsNobody,
+  type Household,
+  household,
+  mayBecomeNobody,
+} from "../support/doctor.ts";
 import { scratch } from "../support/gateway.ts";
 import { type RawUpstream, rawUpstream } from "../support/raw.ts";
 
@@ -253,26 +260,11 @@ describe("the state directory", () => {
     },
   );
 
-  const setpriv = Bun.which("setpriv");
-  test.skipIf(!isRoot || setpriv === null)(
+  test.skipIf(!mayBecomeNobody)(
     "what this user may not see is said to be unseen (needs root and setpriv)",
     async () => {
       const home = await withToken("laptop");
-      chmodSync(home.dir, 0o755);
-      chmodSync(home.config, 0o644);
-      const as = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-      const child = Bun.spawn(
-        [setpriv ?? "", ...as, await binaryPath(), "doctor", "-c", home.config, "--json"],
-        {
-          cwd: "/",
-          env: { PATH: process.env.PATH ?? "", HOME: "/nonexistent" },
-          stdin: "ignore",
-          stdout: "pipe",
-          stderr: "pipe",
-        },
-      );
-      const [said, complained] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-      const report = examined(await child.exited, said, complained);
+      const report = await examineAsNobody(home);
       expect(report.find("state_unseen")?.next).toContain("sudo");
       expect(report.find("database_sound")).toBeUndefined();
       expect(report.find("strategies_not_tried")).toBeDefined();

@@ -4,7 +4,7 @@
  * Invariant: a fault is told by its status and `x-gatehouse-reason`, a cut is seen as one, and no request that could
  * change something is sent twice.
  */
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import type { Socket } from "bun";
 import {
   describeBoth,
@@ -13,26 +13,10 @@ import {
   type StartGateway,
   simpleConfig,
 } from "../support/gateway.ts";
-import {
-  eventually,
-  OK_RESPONSE,
-  openRaw,
-  type RawConnection,
-  type RawUpstream,
-  raw,
-  rawUpstream,
-} from "../support/raw.ts";
+import { eventually, OK_RESPONSE, openRaw, type RawConnection, raw } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
-
-function upstreamOf(respond?: Parameters<typeof rawUpstream>[0]): RawUpstream {
-  const upstream = rawUpstream(respond);
-  stops.push(() => upstream.stop());
-  return upstream;
-}
+const { stops, upstreamOf } = untilEnd();
 
 /** An upstream whose sockets the test holds itself: `heads` counts request heads, `sockets` are in order of arrival. */
 function handUpstream(onHead: (socket: Socket<{ text: string }>, head: string) => void) {

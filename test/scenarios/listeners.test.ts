@@ -1,38 +1,15 @@
 /**
  * Whole-program scenarios of where Gatehouse listens and whom it calls: TCP and unix sockets.
  */
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describeBoth, scratch } from "../support/gateway.ts";
-import { eventually, OK_RESPONSE, openRaw, raw, rawUpstream } from "../support/raw.ts";
+import { config, get } from "../support/listen-config.ts";
+import { eventually, OK_RESPONSE, openRaw, raw } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
-
-const get = (path = "/public/x") => `GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`;
-
-/** A config with these listeners; everything public. */
-function config(listen: readonly string[], upstreamUrl: string, more = ""): string {
-  return `version: 1
-server:
-  listen: ${JSON.stringify(listen)}
-${more}
-upstreams:
-  api:
-    url: ${upstreamUrl}
-routes:
-  - { match: { path: /public/** }, access: public, upstream: api }
-`;
-}
-
-function upstreamOf() {
-  const upstream = rawUpstream();
-  stops.push(() => upstream.stop());
-  return upstream;
-}
+const { stops, upstreamOf } = untilEnd();
 
 describeBoth("Listeners", (start) => {
   test("several of them, TCP and unix sockets, serve the same routes, and the port 0 is told", async () => {
@@ -112,8 +89,7 @@ describeBoth("Listeners", (start) => {
   test.skipIf(!existsSync("/proc/net/tcp"))(
     "lets the kernel ask whether a silent client and its upstream are still there",
     async () => {
-      const upstream = rawUpstream(() => {});
-      stops.push(() => upstream.stop());
+      const upstream = upstreamOf(() => {});
       const gateway = await start({
         config: config(["127.0.0.1:0"], `http://${upstream.address}`),
       });

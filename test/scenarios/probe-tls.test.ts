@@ -7,7 +7,7 @@ import { type Examined, examine } from "../support/doctor.ts";
 import { scratch, startCompiled } from "../support/gateway.ts";
 import { freePort, proxyMissing, startProxy } from "../support/proxies.ts";
 import { rawUpstream } from "../support/raw.ts";
-import { A_KEY, GOOD_CERTIFICATE } from "../support/tls-fixtures.ts";
+import { A_KEY, GOOD_CERTIFICATE, hasOpenssl, makeCertificate } from "../support/tls-fixtures.ts";
 
 const TARGET: Target = {
   isTls: true,
@@ -59,36 +59,11 @@ describe("TLS", () => {
     open.stop();
   });
 
-  const openssl = Bun.which("openssl");
-  test.skipIf(openssl === null)(
+  test.skipIf(!hasOpenssl)(
     "a certificate that ends soon is a warning (needs openssl)",
     async () => {
       const dir = scratch();
-      const made = Bun.spawnSync(
-        [
-          ...[
-            openssl ?? "",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-          ],
-          ...[
-            "-nodes",
-            "-days",
-            "5",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-          ],
-          ...["-keyout", "key.pem", "-out", "cert.pem"],
-        ],
-        { cwd: dir, stderr: "pipe" },
-      );
-      expect(made.exitCode, made.stderr.toString()).toBe(0);
+      makeCertificate(dir, 5);
       const server = Bun.serve({
         hostname: "localhost",
         port: 0,

@@ -4,23 +4,15 @@
  * Invariant: a start that fails says why in one line, has the right exit code and leaves nothing listening; an end
  * that was asked for lets finish what is under way and is 0.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Running, runBinary, startBinary } from "../support/binary.ts";
 import { OPS_ENV, scratch, simpleConfig } from "../support/gateway.ts";
-import { eventually, openRaw, raw, rawUpstream } from "../support/raw.ts";
+import { eventually, openRaw, raw } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
-
-function upstreamOf(respond?: Parameters<typeof rawUpstream>[0]) {
-  const upstream = rawUpstream(respond);
-  stops.push(() => upstream.stop());
-  return upstream;
-}
+const { upstreamOf } = untilEnd();
 
 /** A directory with a config in it. */
 function laid(text: string): { cwd: string; file: string } {

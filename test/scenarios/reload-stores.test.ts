@@ -3,20 +3,17 @@
  *
  * Invariant: a real Valkey is killed, a real key server is gone; nobody passes who would not with them.
  */
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { blake3 } from "@noble/hashes/blake3.js";
 import { describeBoth } from "../support/gateway.ts";
 import { newIssuerKey, startKeyServer, tokenMaker } from "../support/issuer-keys.ts";
-import { eventually, openRaw, raw, rawUpstream } from "../support/raw.ts";
+import { eventually, openRaw, raw } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 import { startValkey, TEST_SALT, valkeyMissing } from "../support/valkey.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
+const { stops, upstreamOf } = untilEnd();
 
-const upstream = rawUpstream();
-stops.push(() => upstream.stop());
+const upstream = upstreamOf();
 
 const get = (path: string, token: string) =>
   `GET ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\nConnection: close\r\n\r\n`;
@@ -55,10 +52,9 @@ describeBoth("A reload", (start) => {
     const key = newIssuerKey();
     const server = startKeyServer(key);
     const token = tokenMaker(server.url, Math.floor(Date.now() / 1000))(key);
-    const streaming = rawUpstream((_, write) =>
+    const streaming = upstreamOf((_, write) =>
       write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"),
     );
-    stops.push(() => streaming.stop());
     const oidc = (more: string) =>
       config(`{ use: oidc, issuer: "${server.url}", audience: api${more} }`, "public").replace(
         upstream.address,

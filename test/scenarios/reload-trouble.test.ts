@@ -5,7 +5,7 @@
  * Invariant: after each of them the gateway is shown to serve, and what belongs to others to be there still.
  */
 import { heapStats } from "bun:jsc";
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
@@ -16,18 +16,10 @@ import {
   simpleConfig,
   startInProcess,
 } from "../support/gateway.ts";
-import { eventually, openRaw, raw, rawUpstream } from "../support/raw.ts";
+import { eventually, openRaw, raw } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
-
-function upstreamOf(respond?: Parameters<typeof rawUpstream>[0]) {
-  const upstream = rawUpstream(respond);
-  stops.push(() => upstream.stop());
-  return { ...upstream, url: `http://${upstream.address}`, seen: upstream.seen };
-}
+const { stops, upstreamOf } = untilEnd();
 
 const bearer = `Authorization: Bearer ${OPS_TOKEN}`;
 const get = (...fields: string[]) =>

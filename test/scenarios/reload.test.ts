@@ -4,7 +4,7 @@
  *
  * Invariant: after each refusal the gateway is shown to work as it did, and the upstream to have seen nothing.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { chmodSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
@@ -16,25 +16,10 @@ import {
   simpleConfig,
 } from "../support/gateway.ts";
 import { newKey, signed } from "../support/nostr.ts";
-import {
-  eventually,
-  openRaw,
-  type RawConnection,
-  raw,
-  rawUpstream,
-  valuesOf,
-} from "../support/raw.ts";
+import { eventually, openRaw, type RawConnection, raw, valuesOf } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
-
-function upstreamOf(respond?: Parameters<typeof rawUpstream>[0]) {
-  const upstream = rawUpstream(respond);
-  stops.push(() => upstream.stop());
-  return { ...upstream, url: `http://${upstream.address}`, seen: upstream.seen };
-}
+const { stops, upstreamOf } = untilEnd();
 
 /** Answers at once; keeps `/held` waiting and streams `/s` until the test goes on. */
 function slowUpstream() {

@@ -4,7 +4,7 @@
  * Invariant: nothing here waits for a fixed time but where time is what is tested, and then the configured times are
  * short.
  */
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import {
   describeBoth,
   type GatewayUnderTest,
@@ -12,18 +12,10 @@ import {
   type StartGateway,
   simpleConfig,
 } from "../support/gateway.ts";
-import { eventually, openRaw, type RawUpstream, raw, rawUpstream } from "../support/raw.ts";
+import { eventually, openRaw, type RawUpstream, raw } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
-
-function upstreamOf(respond?: Parameters<typeof rawUpstream>[0]): RawUpstream {
-  const upstream = rawUpstream(respond);
-  stops.push(() => upstream.stop());
-  return upstream;
-}
+const { stops, upstreamOf } = untilEnd();
 
 type Write = (bytes: string | Uint8Array) => void;
 

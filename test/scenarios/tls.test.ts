@@ -16,34 +16,11 @@ import {
   type StartGateway,
   simpleConfig,
 } from "../support/gateway.ts";
-import { eventually, openRaw, raw, rawUpstream } from "../support/raw.ts";
+import { config, get } from "../support/listen-config.ts";
+import { eventually, openRaw, raw } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
-
-const get = (path = "/public/x") => `GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`;
-
-/** A config with these listeners; everything public. */
-function config(listen: readonly string[], upstreamUrl: string, more = ""): string {
-  return `version: 1
-server:
-  listen: ${JSON.stringify(listen)}
-${more}
-upstreams:
-  api:
-    url: ${upstreamUrl}
-routes:
-  - { match: { path: /public/** }, access: public, upstream: api }
-`;
-}
-
-function upstreamOf() {
-  const upstream = rawUpstream();
-  stops.push(() => upstream.stop());
-  return upstream;
-}
+const { stops, upstreamOf } = untilEnd();
 
 const hasOpenssl = Bun.which("openssl") !== null;
 if (!hasOpenssl) {

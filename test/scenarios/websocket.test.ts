@@ -3,7 +3,7 @@
  *
  * Invariant: nobody without a credential makes the upstream see anything, and no byte before a close is lost.
  */
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import {
   describeBoth,
   type GatewayUnderTest,
@@ -12,26 +12,10 @@ import {
   type StartGateway,
   simpleConfig,
 } from "../support/gateway.ts";
-import {
-  eventually,
-  openRaw,
-  type RawUpstream,
-  raw,
-  rawUpstream,
-  target,
-  valuesOf,
-} from "../support/raw.ts";
+import { eventually, openRaw, type RawUpstream, raw, target, valuesOf } from "../support/raw.ts";
+import { untilEnd } from "../support/upstreams.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(() => {
-  for (const stop of stops) void stop();
-});
-
-function upstreamOf(respond?: Parameters<typeof rawUpstream>[0]): RawUpstream {
-  const upstream = rawUpstream(respond);
-  stops.push(() => upstream.stop());
-  return upstream;
-}
+const { stops, upstreamOf } = untilEnd();
 
 /** What a real server heard. */
 interface Heard {

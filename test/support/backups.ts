@@ -3,14 +3,14 @@
  *
  * Invariant: an archive made here is encrypted for the right key, so that only what is in it can be wrong with it.
  */
-import { expect } from "bun:test";
+import { afterEach, beforeAll, beforeEach, expect } from "bun:test";
 import { createHash } from "node:crypto";
 import { lstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Decrypter, Encrypter, generateX25519Identity, identityToRecipient } from "age-encryption";
 import { packTar, type TarEntry, unpackTar } from "modern-tar";
 import { type Finished, runBinary } from "./binary.ts";
-import type { TempDir } from "./config.ts";
+import { type TempDir, tempDir } from "./config.ts";
 
 /** Made once per file of tests. */
 export interface KeyPair {
@@ -34,7 +34,7 @@ export async function keyPair(): Promise<KeyPair> {
 }
 
 /** A directory with a pair of keys in which configurations are made, backed up and restored, with the executable. */
-export interface Workbench {
+interface Workbench {
   /** File with the secret key. */
   readonly key: string;
   /** A path below the directory. */
@@ -49,7 +49,7 @@ export interface Workbench {
   restore(...args: string[]): Promise<Finished>;
 }
 
-export function workbench(dir: TempDir, keys: KeyPair): Workbench {
+function workbench(dir: TempDir, keys: KeyPair): Workbench {
   const key = keys.save(dir.path);
   const at = (...parts: string[]): string => join(dir.path, ...parts);
   return {
@@ -79,6 +79,43 @@ routes: [{ match: { path: /** }, access: [team], upstream: api }]
     },
     restore: (...args) =>
       runBinary(["restore", at("b.age"), "--identity", key, ...args], { cwd: dir.path }),
+  };
+}
+
+/** The workbench of the test that runs; its functions may be taken out of it, `key` and `dir.path` are its own. */
+export interface CurrentWorkbench extends Workbench {
+  readonly dir: TempDir;
+}
+
+/** A new {@link Workbench} for each test of a file, with one pair of keys; to be called once, at the top of the file. */
+export function workbenchForEach(): CurrentWorkbench {
+  let keys: KeyPair;
+  let dir: TempDir;
+  let bench: Workbench;
+  beforeAll(async () => {
+    keys = await keyPair();
+  });
+  beforeEach(() => {
+    dir = tempDir();
+    bench = workbench(dir, keys);
+  });
+  afterEach(() => dir.remove());
+  return {
+    get key() {
+      return bench.key;
+    },
+    dir: {
+      get path() {
+        return dir.path;
+      },
+      write: (...file) => dir.write(...file),
+      remove: () => dir.remove(),
+    },
+    at: (...parts) => bench.at(...parts),
+    configure: (name, upstream) => bench.configure(name, upstream),
+    token: (config, name) => bench.token(config, name),
+    backup: (config) => bench.backup(config),
+    restore: (...args) => bench.restore(...args),
   };
 }
 

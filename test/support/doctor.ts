@@ -6,7 +6,7 @@
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { GroupedFinding } from "../../src/cli/doctor/finding.ts";
-import { runBinary } from "./binary.ts";
+import { binaryPath, runBinary } from "./binary.ts";
 import { scratch } from "./gateway.ts";
 
 /** What it said. */
@@ -83,6 +83,30 @@ export function household(text: string): Household {
     write,
     examine: (options = {}) => examine(["-c", config], { cwd: dir, ...options }),
   };
+}
+
+const setpriv = Bun.which("setpriv");
+
+/** Whether {@link examineAsNobody} is possible: as root, with setpriv. */
+export const mayBecomeNobody = process.getuid?.() === 0 && setpriv !== null;
+
+/** The doctor run by a user who owns nothing of it, but may read the configuration. */
+export async function examineAsNobody({ dir, config }: Household): Promise<Examined> {
+  chmodSync(dir, 0o755);
+  chmodSync(config, 0o644);
+  const as = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+  const child = Bun.spawn(
+    [setpriv ?? "", ...as, await binaryPath(), "doctor", "-c", config, "--json"],
+    {
+      cwd: "/",
+      env: { PATH: process.env.PATH ?? "", HOME: "/nonexistent" },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    },
+  );
+  const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  return examined(await child.exited, stdout, stderr);
 }
 
 /** A configuration with bearer-sqlite in front of one upstream. */

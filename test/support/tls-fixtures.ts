@@ -1,8 +1,27 @@
 /**
- * Certificates and keys for tests, made with `openssl ca -selfsign -startdate -enddate` (P-256, CN=localhost).
+ * Certificates and keys for tests, made with `openssl ca -selfsign -startdate -enddate` (P-256, CN=localhost), and one
+ * that is made when a test needs it to begin today.
  *
- * Invariant: they protect nothing; the private keys are public.
+ * Invariant: they protect nothing; the private keys that stand here are public.
  */
+import { expect } from "bun:test";
+
+const openssl = Bun.which("openssl");
+
+/** Without it {@link makeCertificate} cannot work. */
+export const hasOpenssl = openssl !== null;
+
+/** Writes `cert.pem` and `key.pem` into `dir`: signed by itself for localhost, from now on for so many days. */
+export function makeCertificate(dir: string, days: number): void {
+  const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+  const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
+  const files = ["-keyout", "key.pem", "-out", "cert.pem"];
+  const made = Bun.spawnSync(
+    [openssl ?? "", "req", "-x509", ...key, "-days", `${days}`, ...subject, ...files],
+    { cwd: dir, stderr: "pipe" },
+  );
+  expect(made.exitCode, made.stderr.toString()).toBe(0);
+}
 
 /** 2020 to 2120, for A_KEY. */
 export const GOOD_CERTIFICATE = `-----BEGIN CERTIFICATE-----
