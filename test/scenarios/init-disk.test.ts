@@ -69,6 +69,7 @@ describe("a disk", () => {
     expect({ code, stdout }).toEqual({ code: 73, stdout: "" });
     expect(stderr).toContain("EROFS");
     expect(stderr).toContain("--dir DIR");
+    expect(stderr).toContain("everything is as it was before");
     expect(treeOf(disk.path)).toEqual([]);
   });
 

@@ -6,7 +6,7 @@
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { runBinary } from "../support/binary.ts";
+import { runBinary, startBinary } from "../support/binary.ts";
 import {
   codesOf,
   freePort,
@@ -16,6 +16,7 @@ import {
   runInit,
   runInitAsUser,
 } from "../support/init.ts";
+import { eventually } from "../support/raw.ts";
 import { ollamaStandIn } from "../support/standins/ollama.ts";
 
 const upstream = ollamaStandIn();
@@ -433,6 +434,20 @@ describe("what lies around", () => {
     expect(answer).toMatchObject({ grade: "A", url: `unix:${path}` });
     expect(existsSync(path)).toBeFalse();
   });
+});
+
+test("what a gateway that was killed has left is taken away with the rest", async () => {
+  const before = place.tree();
+  const made = await initJson(place, "--upstream", upstream.url, "--listen", "127.0.0.1:0");
+  const args = ["serve", "-c", String(made.config)];
+  const gateway = await startBinary(args, { cwd: place.home, env: place.env });
+  const socket = join(place.dir, "state", "control.sock");
+  await eventually("it can be spoken to", () => existsSync(socket));
+  await gateway.kill();
+  expect(existsSync(socket)).toBeTrue();
+  const { code } = await runInit(place, "--undo", "--yes", "--dir", place.dir);
+  expect(code).toBe(0);
+  expect(place.tree()).toEqual(before);
 });
 
 describe("an interrupted run", () => {

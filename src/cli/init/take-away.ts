@@ -42,8 +42,8 @@ export interface TakeAwayTools {
   revokeToken(token: Extract<Made, { kind: "token" }>): Promise<string | null>;
 }
 
-/** What the strategies of this program keep in a state directory. */
-const OUR_STATE = /^(?:gatehouse\.db.*|[a-z][a-z0-9_-]*\.key|\.key-[0-9a-f]+)$/;
+/** What this program keeps in a state directory; a gateway that was killed leaves its socket. */
+const OUR_STATE = /^(?:gatehouse\.db.*|control\.sock|[a-z][a-z0-9_-]*\.key|\.key-[0-9a-f]+)$/;
 
 /** Never rejects: what cannot be taken away is among `kept`. @param made in the order in which it was made */
 export async function takeAway(made: readonly Made[], tools: TakeAwayTools): Promise<TakenAway> {
@@ -131,6 +131,8 @@ function takeState(path: string): string | null {
 }
 
 function takeDirectory(path: string): string | null {
+  // Asked first, because a read-only disk says the same about what is not there.
+  if (!existsSync(path)) return "absent";
   try {
     rmdirSync(path);
     return null;
